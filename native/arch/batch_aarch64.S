@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * x19: the control block. x20: the operation. x21: where its result goes. x22: the call to make. x23: where to go then.
+ * A syscall leaves all registers but x0 alone.
+ */
+#include <asm-generic/errno-base.h>
+#include <asm/unistd.h>
+
+.macro entry name
+    .globl fdmove_batch_\name
+    .hidden fdmove_batch_\name
+fdmove_batch_\name:
+.endm
+
+/* Turns what `kind` (a register, 0 to 2) says of the value in `register` into the value. */
+.macro resolve register, kind
+    cbz     \kind, 2f
+    cmp     \kind, #FDMOVE_KIND_RESULT
+    b.ne    1f
+    ldr     \register, [\register]
+    b       2f
+1:  ldrsw   \register, [\register]
+2:
+.endm
+
+.macro argument register, index
+    ldr     \register, [x22, #FDMOVE_CALL_ARGS + 8 * \index]
+    ldrb    w9, [x22, #FDMOVE_CALL_KINDS + \index]
+    resolve \register, w9
+.endm
+
+    .section .rodata
+    .balign 16
+    entry   code
+
+    entry   born
+    mov     x19, x5
+
+    entry   run
+    ldr     x20, [x19, #FDMOVE_CONTROL_AT]
+    ldr     x21, [x19, #FDMOVE_CONTROL_RESULT]
+.Lnext:
+    ldr     x9, [x19, #FDMOVE_CONTROL_END]
+    cmp     x20, x9
+    b.hs    .Lthrough
+    add     x22, x20, #FDMOVE_OPERATION_CALL
+    adr     x23, .Lmade
+    b       .Lmake
+.Lmade:
+    mov     x10, x20
+    str     x0, [x21], #8
+    add     x20, x20, #FDMOVE_OPERATION_SIZE
+    str     x21, [x19, #FDMOVE_CONTROL_RESULT]
+    str     x20, [x19, #FDMOVE_CONTROL_AT]
+    ldr     w9, [x10, #FDMOVE_OPERATION_EXPECT]
+    cbz     w9, .Lnext
+    cmn     x0, #4095
+    b.hs    .Lfailed
+    cmp     w9, #FDMOVE_EXPECT_EQUALS
+    b.ne    .Lnext
+    ldr     w9, [x10, #FDMOVE_OPERATION_EXPECTED_KIND]
+    ldr     x11, [x10, #FDMOVE_OPERATION_EXPECTED]
+    resolve x11, w9
+    cmp     x0, x11
+    b.eq    .Lnext
+.Lfailed:
+    ldr     x9, [x19, #FDMOVE_CONTROL_ALONE]
+    cbnz    x9, .Lnext
+    mov     x9, #1
+    str     x9, [x19, #FDMOVE_CONTROL_FAILED]
+.Lthrough:
+    ldr     x9, [x19, #FDMOVE_CONTROL_ALONE]
+    cbnz    x9, fdmove_batch_leave
+    mov     x9, #FDMOVE_STATE_WAITING
+    add     x10, x19, #FDMOVE_CONTROL_STATE
+    stlr    x9, [x10]
+    mov     x0, #0
+    mov     x1, #0
+    add     x2, x19, #FDMOVE_CONTROL_PATIENCE
+    mov     x3, #0
+    mov     x8, #__NR_ppoll
+    svc     #0
+
+    entry   alone
+    mov     x9, #1
+    str     x9, [x19, #FDMOVE_CONTROL_ALONE]
+    ldr     x9, [x19, #FDMOVE_CONTROL_FAILED]
+    cbnz    x9, fdmove_batch_undo
+    ldr     x9, [x19, #FDMOVE_CONTROL_AT]
+    ldr     x10, [x19, #FDMOVE_CONTROL_POINT]
+    cmp     x9, x10
+    b.lo    fdmove_batch_undo
+    ldr     x9, [x19, #FDMOVE_CONTROL_LAST]
+    str     x9, [x19, #FDMOVE_CONTROL_END]
+    b       fdmove_batch_run
+
+    entry   undo
+    ldr     x20, [x19, #FDMOVE_CONTROL_AT]
+    ldr     x21, [x19, #FDMOVE_CONTROL_RESULT]
+.Lback:
+    ldr     x9, [x19, #FDMOVE_CONTROL_FIRST]
+    cmp     x20, x9
+    b.ls    .Lthrough
+    sub     x20, x20, #FDMOVE_OPERATION_SIZE
+    sub     x21, x21, #8
+    str     x20, [x19, #FDMOVE_CONTROL_AT]
+    str     x21, [x19, #FDMOVE_CONTROL_RESULT]
+    ldr     x9, [x21]
+    cmn     x9, #4095
+    b.hs    .Lback
+    ldr     x22, [x20, #FDMOVE_OPERATION_UNDO_END]
+.Lmore:
+    ldr     x9, [x20, #FDMOVE_OPERATION_UNDO_FIRST]
+    cmp     x22, x9
+    b.ls    .Lback
+    sub     x22, x22, #FDMOVE_CALL_SIZE
+    adr     x23, .Lundone
+    b       .Lmake
+.Lundone:
+    cmn     x0, #4095
+    b.lo    .Lmore
+    cmn     x0, #EBADF
+    b.ne    .Lworse
+    ldr     x9, [x22, #FDMOVE_CALL_NR]
+    cmp     x9, #__NR_close
+    b.eq    .Lmore
+.Lworse:
+    ldr     x9, [x19, #FDMOVE_CONTROL_UNDO_ERROR]
+    cbnz    x9, .Lmore
+    str     x0, [x19, #FDMOVE_CONTROL_UNDO_ERROR]
+    b       .Lmore
+
+.Lmake:
+    argument x0, 0
+    argument x1, 1
+    argument x2, 2
+    argument x3, 3
+    argument x4, 4
+    argument x5, 5
+    ldr     x8, [x22, #FDMOVE_CALL_NR]
+    svc     #0
+    br      x23
+
+    entry   leave
+    mov     x0, #0
+    mov     x8, #__NR_exit
+    svc     #0
+    brk     #0
+
+    entry   end

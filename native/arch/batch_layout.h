@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the loop of batch_*.S and native/batch.cc agree on: offsets in bytes, for both the assembler and the compiler.
+ * native/batch.cc has the structs and asserts that they lie like this.
+ */
+#ifndef FDMOVE_BATCH_LAYOUT_H
+#define FDMOVE_BATCH_LAYOUT_H
+
+/* BatchCall */
+#define FDMOVE_CALL_NR 0
+#define FDMOVE_CALL_KINDS 8 /* one byte an argument */
+#define FDMOVE_CALL_ARGS 16
+#define FDMOVE_CALL_SIZE 64
+
+/* how an argument, or what is expected, is told */
+#define FDMOVE_KIND_VALUE 0  /* by itself */
+#define FDMOVE_KIND_RESULT 1 /* by the address of 64 bits */
+#define FDMOVE_KIND_LOAD 2   /* by the address of a signed 32-bit value */
+
+/* BatchOperation */
+#define FDMOVE_OPERATION_CALL 0
+#define FDMOVE_OPERATION_EXPECT 64
+#define FDMOVE_OPERATION_EXPECTED_KIND 72
+#define FDMOVE_OPERATION_EXPECTED 80
+#define FDMOVE_OPERATION_UNDO_FIRST 88 /* address of the calls that take it back, */
+#define FDMOVE_OPERATION_UNDO_END 96   /* the last one made first */
+#define FDMOVE_OPERATION_SIZE 104
+
+#define FDMOVE_EXPECT_ANY 0
+#define FDMOVE_EXPECT_SUCCESS 1
+#define FDMOVE_EXPECT_EQUALS 2
+
+/* BatchControl */
+#define FDMOVE_CONTROL_STATE 0
+#define FDMOVE_CONTROL_AT 8      /* the next operation */
+#define FDMOVE_CONTROL_RESULT 16 /* where its result goes */
+#define FDMOVE_CONTROL_END 24    /* the first operation that is not to run now */
+#define FDMOVE_CONTROL_FIRST 32  /* of the table */
+#define FDMOVE_CONTROL_LAST 40   /* end of the table */
+#define FDMOVE_CONTROL_POINT 48  /* an abandoned batch that has come this far goes on; before it, it takes all back */
+#define FDMOVE_CONTROL_FAILED 56 /* the operation before AT did not meet its expectation */
+#define FDMOVE_CONTROL_ALONE 64  /* nobody waits for us any more */
+#define FDMOVE_CONTROL_UNDO_ERROR 72
+#define FDMOVE_CONTROL_PATIENCE 80 /* a timespec: how long to wait for the tracer */
+#define FDMOVE_CONTROL_SIZE 96
+
+#define FDMOVE_STATE_RUNNING 0
+#define FDMOVE_STATE_WAITING 1
+
+#endif

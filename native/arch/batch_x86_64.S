@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * rbx: the control block. r12: the operation. r14: where its result goes. r13: the call to make. r15: where to go then.
+ * A syscall leaves all of them alone; it destroys rax, rcx and r11.
+ */
+#include <asm-generic/errno-base.h>
+#include <asm/unistd.h>
+
+    .intel_syntax noprefix
+
+.macro entry name
+    .globl fdmove_batch_\name
+    .hidden fdmove_batch_\name
+fdmove_batch_\name:
+.endm
+
+/* Turns what `kind` (a register, 0 to 2) says of the value in `register` into the value. */
+.macro resolve register, kind
+    test    \kind, \kind
+    jz      2f
+    cmp     \kind, FDMOVE_KIND_RESULT
+    jne     1f
+    mov     \register, [\register]
+    jmp     2f
+1:  movsxd  \register, dword ptr [\register]
+2:
+.endm
+
+.macro argument register, index
+    mov     \register, [r13 + FDMOVE_CALL_ARGS + 8 * \index]
+    movzx   eax, byte ptr [r13 + FDMOVE_CALL_KINDS + \index]
+    resolve \register, eax
+.endm
+
+    .section .rodata
+    .balign 16
+    entry   code
+
+    entry   born
+    mov     rbx, r9
+
+    entry   run
+    mov     r12, [rbx + FDMOVE_CONTROL_AT]
+    mov     r14, [rbx + FDMOVE_CONTROL_RESULT]
+.Lnext:
+    cmp     r12, [rbx + FDMOVE_CONTROL_END]
+    jae     .Lthrough
+    lea     r13, [r12 + FDMOVE_OPERATION_CALL]
+    lea     r15, [rip + .Lmade]
+    jmp     .Lmake
+.Lmade:
+    mov     [r14], rax
+    mov     rdx, r12
+    add     r12, FDMOVE_OPERATION_SIZE
+    add     r14, 8
+    mov     [rbx + FDMOVE_CONTROL_RESULT], r14
+    mov     [rbx + FDMOVE_CONTROL_AT], r12
+    mov     ecx, [rdx + FDMOVE_OPERATION_EXPECT]
+    test    ecx, ecx
+    jz      .Lnext
+    cmp     rax, -4095
+    jae     .Lfailed
+    cmp     ecx, FDMOVE_EXPECT_EQUALS
+    jne     .Lnext
+    mov     ecx, [rdx + FDMOVE_OPERATION_EXPECTED_KIND]
+    mov     rdx, [rdx + FDMOVE_OPERATION_EXPECTED]
+    resolve rdx, ecx
+    cmp     rax, rdx
+    je      .Lnext
+.Lfailed:
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 0
+    jne     .Lnext
+    mov     qword ptr [rbx + FDMOVE_CONTROL_FAILED], 1
+.Lthrough:
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 0
+    jne     fdmove_batch_leave
+    mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_WAITING
+    xor     edi, edi
+    xor     esi, esi
+    lea     rdx, [rbx + FDMOVE_CONTROL_PATIENCE]
+    xor     r10d, r10d
+    mov     eax, __NR_ppoll
+    syscall
+
+    entry   alone
+    mov     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 1
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_FAILED], 0
+    jne     fdmove_batch_undo
+    mov     rax, [rbx + FDMOVE_CONTROL_AT]
+    cmp     rax, [rbx + FDMOVE_CONTROL_POINT]
+    jb      fdmove_batch_undo
+    mov     rax, [rbx + FDMOVE_CONTROL_LAST]
+    mov     [rbx + FDMOVE_CONTROL_END], rax
+    jmp     fdmove_batch_run
+
+    entry   undo
+    mov     r12, [rbx + FDMOVE_CONTROL_AT]
+    mov     r14, [rbx + FDMOVE_CONTROL_RESULT]
+.Lback:
+    cmp     r12, [rbx + FDMOVE_CONTROL_FIRST]
+    jbe     .Lthrough
+    sub     r12, FDMOVE_OPERATION_SIZE
+    sub     r14, 8
+    mov     [rbx + FDMOVE_CONTROL_AT], r12
+    mov     [rbx + FDMOVE_CONTROL_RESULT], r14
+    cmp     qword ptr [r14], -4095
+    jae     .Lback
+    mov     r13, [r12 + FDMOVE_OPERATION_UNDO_END]
+.Lmore:
+    cmp     r13, [r12 + FDMOVE_OPERATION_UNDO_FIRST]
+    jbe     .Lback
+    sub     r13, FDMOVE_CALL_SIZE
+    lea     r15, [rip + .Lundone]
+    jmp     .Lmake
+.Lundone:
+    cmp     rax, -4095
+    jb      .Lmore
+    cmp     rax, -EBADF
+    jne     .Lworse
+    cmp     qword ptr [r13 + FDMOVE_CALL_NR], __NR_close
+    je      .Lmore
+.Lworse:
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_UNDO_ERROR], 0
+    jne     .Lmore
+    mov     [rbx + FDMOVE_CONTROL_UNDO_ERROR], rax
+    jmp     .Lmore
+
+.Lmake:
+    argument rdi, 0
+    argument rsi, 1
+    argument rdx, 2
+    argument r10, 3
+    argument r8, 4
+    argument r9, 5
+    mov     rax, [r13 + FDMOVE_CALL_NR]
+    syscall
+    jmp     r15
+
+    entry   leave
+    xor     edi, edi
+    mov     eax, __NR_exit
+    syscall
+    ud2
+
+    entry   end
+    .att_syntax

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: MIT
+#include "batch.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <utility>
+
+// arch/batch.S: code to be copied, never run in this process.
+extern "C" {
+extern const uint8_t fdmove_batch_code[];
+extern const uint8_t fdmove_batch_born[];
+extern const uint8_t fdmove_batch_run[];
+extern const uint8_t fdmove_batch_undo[];
+extern const uint8_t fdmove_batch_leave[];
+extern const uint8_t fdmove_batch_alone[];
+extern const uint8_t fdmove_batch_end[];
+}
+
+namespace fdmove {
+
+static_assert(sizeof(BatchCall) == FDMOVE_CALL_SIZE && offsetof(BatchCall, kinds) == FDMOVE_CALL_KINDS &&
+              offsetof(BatchCall, args) == FDMOVE_CALL_ARGS);
+static_assert(sizeof(BatchOperation) == FDMOVE_OPERATION_SIZE && offsetof(BatchOperation, expect) == FDMOVE_OPERATION_EXPECT &&
+              offsetof(BatchOperation, expected_kind) == FDMOVE_OPERATION_EXPECTED_KIND &&
+              offsetof(BatchOperation, expected) == FDMOVE_OPERATION_EXPECTED &&
+              offsetof(BatchOperation, undo_first) == FDMOVE_OPERATION_UNDO_FIRST &&
+              offsetof(BatchOperation, undo_end) == FDMOVE_OPERATION_UNDO_END);
+static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchControl, at) == FDMOVE_CONTROL_AT &&
+              offsetof(BatchControl, result) == FDMOVE_CONTROL_RESULT && offsetof(BatchControl, end) == FDMOVE_CONTROL_END &&
+              offsetof(BatchControl, first) == FDMOVE_CONTROL_FIRST && offsetof(BatchControl, last) == FDMOVE_CONTROL_LAST &&
+              offsetof(BatchControl, point) == FDMOVE_CONTROL_POINT && offsetof(BatchControl, failed) == FDMOVE_CONTROL_FAILED &&
+              offsetof(BatchControl, alone) == FDMOVE_CONTROL_ALONE &&
+              offsetof(BatchControl, undo_error) == FDMOVE_CONTROL_UNDO_ERROR &&
+              offsetof(BatchControl, patience_s) == FDMOVE_CONTROL_PATIENCE);
+
+namespace {
+
+/** CLONE_PARENT_SETTID and the like would touch memory of the job; glibc is to know nothing of this thread. */
+constexpr uint64_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+
+/** The loop needs no stack; a thread has one all the same. */
+constexpr size_t kStack = 512;
+
+/** How long a part that is through waits for the tracer before it takes the tracer for dead. */
+constexpr int64_t kPatienceSeconds = 3;
+
+/** How long an operation that was cut off may take to come back. */
+constexpr uint64_t kCancelUs = 200'000;
+
+/** How long a thread that has taken us for dead may take to its end. */
+constexpr uint64_t kEndUs = 2'000'000;
+
+/** After this time the processor is left to others between two looks. */
+constexpr uint64_t kEagerNs = 2'000'000;
+constexpr long kNapNs = 50'000;
+
+size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
+Failure astray() { return refusal("ERR_FDMOVE_INTERNAL", "an argument of the program leads nowhere"); }
+
+/** Results are told only of operations before `limit`. */
+Result<uint64_t> encode(const Argument& argument, size_t limit, const BatchPlaces& places, uint64_t& kind) {
+  switch (argument.kind) {
+    case Argument::Kind::kValue: kind = FDMOVE_KIND_VALUE; return argument.value;
+    case Argument::Kind::kData:
+      if (argument.value >= places.data.size()) return astray();
+      kind = FDMOVE_KIND_VALUE;
+      return places.data[argument.value] + argument.offset;
+    case Argument::Kind::kResult:
+      if (argument.value >= limit) return astray();
+      kind = FDMOVE_KIND_RESULT;
+      return places.results + argument.value * sizeof(uint64_t);
+    case Argument::Kind::kLoad:
+      if (argument.value >= places.data.size()) return astray();
+      kind = FDMOVE_KIND_LOAD;
+      return places.data[argument.value] + argument.offset;
+  }
+  return astray();
+}
+
+Status encode(const Call& call, size_t limit, const BatchPlaces& places, BatchCall& encoded) {
+  encoded.nr = call.nr;
+  for (size_t at = 0; at < call.args.size(); at++) {
+    uint64_t kind = FDMOVE_KIND_VALUE;
+    auto value = encode(call.args[at], limit, places, kind);
+    if (!value.ok()) return value.failure();
+    encoded.args[at] = *value;
+    encoded.kinds[at] = static_cast<uint8_t>(kind);
+  }
+  return Done{};
+}
+
+}  // namespace
+
+Result<BatchTable> encode_batch(const Program& program, size_t first, size_t count, const BatchPlaces& places) {
+  BatchTable table;
+  table.operations.resize(count);
+  for (size_t at = 0; at < count; at++) {
+    const Operation& operation = program.operations[first + at];
+    BatchOperation& encoded = table.operations[at];
+    FDMOVE_TRY(encode(operation.call, first + at, places, encoded.call));
+    encoded.undo_first = places.undo + table.undo.size() * sizeof(BatchCall);
+    for (const Call& call : operation.undo) FDMOVE_TRY(encode(call, first + at + 1, places, table.undo.emplace_back()));
+    encoded.undo_end = places.undo + table.undo.size() * sizeof(BatchCall);
+    encoded.expect = static_cast<uint64_t>(operation.expect);
+    static_assert(static_cast<uint64_t>(Operation::Expect::kAny) == FDMOVE_EXPECT_ANY &&
+                  static_cast<uint64_t>(Operation::Expect::kSuccess) == FDMOVE_EXPECT_SUCCESS &&
+                  static_cast<uint64_t>(Operation::Expect::kEquals) == FDMOVE_EXPECT_EQUALS);
+    if (operation.expect != Operation::Expect::kEquals) continue;
+    auto expected = encode(operation.expected, first + at, places, encoded.expected_kind);
+    if (!expected.ok()) return expected.failure();
+    encoded.expected = *expected;
+  }
+  return table;
+}
+
+size_t Batch::size_for(const Program& program, size_t window) {
+  size_t most_undo = 0, undo = 0, operations = program.operations.size();
+  for (size_t at = 0; at < operations; at++) {
+    if (at % window == 0) undo = 0;
+    undo += program.operations[at].undo.size();
+    most_undo = std::max(most_undo, undo);
+  }
+  return page_size() + sizeof(BatchControl) + kStack + operations * sizeof(uint64_t) +
+         std::min(operations, window) * sizeof(BatchOperation) + most_undo * sizeof(BatchCall);
+}
+
+RemoteAddress Batch::control_at() const { return base_ + page_size(); }
+RemoteAddress Batch::results_at() const { return control_at() + sizeof(BatchControl) + kStack; }
+RemoteAddress Batch::table_at() const { return results_at() + program_->operations.size() * sizeof(uint64_t); }
+
+Result<BatchControl> Batch::control() const {
+  BatchControl control;
+  FDMOVE_TRY(read_remote(maker_->tid(), control_at(), &control, sizeof control));
+  return control;
+}
+
+Status Batch::write_control(size_t offset, uint64_t value) {
+  return write_remote(maker_->tid(), control_at() + offset, &value, sizeof value);
+}
+
+/** Puts the operations from `first` on into the table; the control block says that none of them has run. */
+Status Batch::place_window(size_t first) {
+  first_ = first;
+  count_ = std::min(program_->operations.size() - first, window_);
+  auto table = encode_batch(*program_, first_, count_, {*data_, results_at(), operation_at(first_ + count_)});
+  if (!table.ok()) return table.failure();
+  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table->operations.data(), count_ * sizeof(BatchOperation)));
+  FDMOVE_TRY(write_remote(maker_->tid(), operation_at(first_ + count_), table->undo.data(), table->undo.size() * sizeof(BatchCall)));
+  BatchControl control;
+  control.at = control.first = control.end = operation_at(first_);
+  control.last = operation_at(first_ + count_);
+  control.result = results_at() + first_ * sizeof(uint64_t);
+  if (committed_ || program_->point <= first_) control.point = 0;
+  else if (program_->point <= first_ + count_) control.point = operation_at(program_->point);
+  control.patience_s = kPatienceSeconds;
+  return write_remote(maker_->tid(), control_at(), &control, sizeof control);
+}
+
+Status Batch::start(const Deadline& deadline) {
+  FDMOVE_TRY(place_window(0));
+  size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
+  FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
+  auto executable = maker_->inject(SYS_mprotect, {base_, page_size(), PROT_READ | PROT_EXEC}, deadline);
+  if (!executable.ok()) return executable.failure();
+  if (is_error(*executable)) return Failure{static_cast<int>(-*executable), "mprotect", Side::kTracee, maker_->tid()};
+  Birth birth{base_ + static_cast<size_t>(fdmove_batch_born - fdmove_batch_code), 0};
+  auto made = maker_->inject(SYS_clone, {kThreadFlags, results_at(), 0, 0, 0, control_at()}, deadline, &birth);
+  if (!made.ok()) return made.failure();
+  if (is_error(*made)) return Failure{static_cast<int>(-*made), "clone", Side::kTracee, maker_->tid()};
+  if (birth.tid == 0) return Failure{ECHILD, "clone", Side::kTracer, maker_->tid()};
+  tid_ = birth.tid;
+  Status ready = wait_for_event_stop(tid_, deadline);
+  if (ready.ok()) ready = maker_->end_injection(deadline);
+  if (!ready.ok()) (void)finish(deadline);
+  return ready;
+}
+
+/** Sends the parked thread to one of the entries. */
+Status Batch::go(Entry entry) {
+  // The very first time only its first entry tells it where the control block is.
+  if (!std::exchange(born_, true) && entry == Entry::kRun) return ptrace_request::cont(tid_);
+  const uint8_t* at = entry == Entry::kRun ? fdmove_batch_run : entry == Entry::kUndo ? fdmove_batch_undo : fdmove_batch_leave;
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_STATE, FDMOVE_STATE_RUNNING));
+  FDMOVE_TRY(arch::send_to(tid_, base_ + static_cast<size_t>(at - fdmove_batch_code)));
+  return ptrace_request::cont(tid_);
+}
+
+Status Batch::run_window() {
+  if (done_ == first_ + count_ && done_ < end_) FDMOVE_TRY(place_window(done_));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_))));
+  return go(Entry::kRun);
+}
+
+Status Batch::begin(size_t end) {
+  if (tid_ == 0 || stuck_) return lost();
+  end_ = std::min(end, program_->operations.size());
+  return run_window();
+}
+
+Status Batch::complete(const Deadline& deadline) {
+  for (;;) {
+    Status waited = wait_until_waiting(deadline);
+    bool late = !waited.ok() && waited.failure().error == ETIMEDOUT;
+    if (!waited.ok() && !late) return waited;
+    if (late) FDMOVE_TRY(cut_off());
+    FDMOVE_TRY(park());
+    auto now = control();
+    if (!now.ok()) return now.failure();
+    done_ = first_ + (now->at - now->first) / sizeof(BatchOperation);
+    failed_ = now->failed != 0;
+    if (late) return waited;
+    if (failed_ || done_ >= end_) return Done{};
+    FDMOVE_TRY(run_window());
+  }
+}
+
+/** Looks into the job's memory until the thread says that it is through. Errors: ETIMEDOUT, ESRCH, EFAULT. */
+Status Batch::wait_until_waiting(const Deadline& deadline) {
+  uint64_t eager_until = monotonic_ns() + kEagerNs;
+  for (unsigned looks = 1;; looks++) {
+    uint64_t state = FDMOVE_STATE_RUNNING;
+    if (read_remote(maker_->tid(), control_at(), &state, sizeof state).ok() && state == FDMOVE_STATE_WAITING) return Done{};
+    if (looks % 16 == 0) {
+      auto stop = poll_stop(tid_);
+      if (!stop.ok()) return lost();
+      switch (stop->kind) {
+        case StopKind::kRunning: break;
+        case StopKind::kGone: return lost();
+        case StopKind::kSignalDelivery:
+          if (stop->signal == SIGSTOP) {  // cannot be blocked; the whole job stops, but for us
+            FDMOVE_TRY(ptrace_request::cont(tid_, SIGSTOP));
+            break;
+          }
+          (void)go(Entry::kLeave);
+          return Failure{EFAULT, "signal-delivery-stop", Side::kTracee, tid_, nullptr, strsignal(stop->signal)};
+        default: FDMOVE_TRY(ptrace_request::cont(tid_));
+      }
+      if (deadline.passed()) return Failure{ETIMEDOUT, "batch", Side::kTracee, tid_};
+    }
+    if (monotonic_ns() < eager_until) {
+      sched_yield();
+    } else {
+      timespec nap{0, kNapNs};
+      nanosleep(&nap, nullptr);
+    }
+  }
+}
+
+/** Holds the waiting thread in an event stop, from which it goes on alone should we die. */
+Status Batch::park() {
+  FDMOVE_TRY(ptrace_request::interrupt(tid_));
+  Status stopped = wait_for_event_stop(tid_, Deadline::in_us(kCancelUs));
+  if (!stopped.ok()) return stopped.failure().error == ETIMEDOUT ? stopped : Status{lost()};
+  auto now = control();
+  if (!now.ok()) return now.failure();
+  if (now->alone != 0) {
+    // We came too late: it has taken us for dead and is on its way to its end. It must get there undisturbed.
+    FDMOVE_TRY(ptrace_request::cont(tid_));
+    Status ended = await_end(Deadline::in_us(kEndUs));
+    stuck_ = !ended.ok();
+    return stuck_ ? ended : Status{lost()};
+  }
+  return arch::send_to(tid_, base_ + static_cast<size_t>(fdmove_batch_alone - fdmove_batch_code));
+}
+
+/**
+ * Interrupts the operation that takes too long, so that the thread waits behind it. The operation fails with EINTR; had it
+ * succeeded just now, that is noted as ever. Error: ETIMEDOUT when it cannot be interrupted.
+ */
+Status Batch::cut_off() {
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, 0));
+  for (Deadline end = Deadline::in_us(kCancelUs); !end.passed();) {
+    FDMOVE_TRY(ptrace_request::interrupt(tid_));
+    Status stopped = wait_for_event_stop(tid_, end);
+    if (!stopped.ok()) {
+      if (stopped.failure().error != ETIMEDOUT) return lost();
+      break;
+    }
+    auto now = control();
+    if (!now.ok()) return now.failure();
+    if (now->state != FDMOVE_STATE_WAITING) FDMOVE_TRY(arch::cut_short(tid_));
+    FDMOVE_TRY(ptrace_request::cont(tid_));
+    Status waited = wait_until_waiting(Deadline::in_us(2'000));
+    if (waited.ok() || waited.failure().error != ETIMEDOUT) return waited;
+  }
+  stuck_ = true;
+  return Failure{ETIMEDOUT, "batch", Side::kTracee, tid_, nullptr, "an operation hangs in the kernel"};
+}
+
+/** Our thread is gone: the job was killed, or it gave us up. */
+Failure Batch::lost() {
+  tid_ = 0;
+  if (!ptrace_request::signal_mask(maker_->tid()).ok()) {
+    maker_->mark_gone();
+    return Failure{ESRCH, "batch", Side::kTracee, maker_->tid()};
+  }
+  return Failure{ECHILD, "batch", Side::kTracee, maker_->tid(), nullptr, "the thread that ran the program is gone"};
+}
+
+Result<std::vector<long>> Batch::results(size_t first) const {
+  std::vector<long> results(done_ > first ? done_ - first : 0);
+  if (!results.empty())
+    FDMOVE_TRY(read_remote(maker_->tid(), results_at() + first * sizeof(uint64_t), results.data(), results.size() * sizeof(long)));
+  return results;
+}
+
+Status Batch::skip(long result) {
+  if (done_ == first_ + count_) FDMOVE_TRY(place_window(done_));
+  RemoteAddress place = results_at() + done_ * sizeof(uint64_t);
+  FDMOVE_TRY(write_remote(maker_->tid(), place, &result, sizeof result));
+  done_++;
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
+  return write_control(FDMOVE_CONTROL_RESULT, place + sizeof(uint64_t));
+}
+
+Status Batch::commit() {
+  committed_ = true;
+  if (tid_ == 0) return Done{};
+  return write_control(FDMOVE_CONTROL_POINT, 0);
+}
+
+/** Whether the thread, which has ended, had given us up and taken back all that it did. */
+bool Batch::undone_alone() const {
+  auto last = control();
+  return last.ok() && last->alone != 0 && first_ == 0 && last->at == last->first && last->undo_error == 0;
+}
+
+Status Batch::rollback(const Deadline& deadline) {
+  // A thread that was never sent off has nothing to undo: operations were left out at most (skip()).
+  if (committed_ || done_ == 0 || !born_ || stuck_) return Done{};
+  if (tid_ == 0) return maker_->gone() || undone_alone() ? Status{Done{}} : Status{lost()};
+  std::optional<Failure> first;
+  for (;;) {
+    FDMOVE_TRY(go(Entry::kUndo));
+    Status waited = wait_until_waiting(deadline);
+    if (!waited.ok()) return maker_->gone() ? Status{Done{}} : waited;
+    FDMOVE_TRY(park());
+    auto now = control();
+    if (!now.ok()) return now.failure();
+    if (now->undo_error != 0 && !first) first = Failure{static_cast<int>(-now->undo_error), "undo", Side::kTracee, maker_->tid()};
+    done_ = first_;
+    if (first_ == 0) break;
+    // The window before this one, as if it had just run.
+    FDMOVE_TRY(place_window(first_ - window_));
+    done_ = first_ + count_;
+    FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
+    FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, results_at() + done_ * sizeof(uint64_t)));
+  }
+  if (first) return *first;
+  return Done{};
+}
+
+/** Waits for the end of the running thread, passing on what comes before it. Error: ETIMEDOUT. */
+Status Batch::await_end(const Deadline& deadline) {
+  for (;;) {
+    auto stop = wait_stop(tid_, deadline);
+    if (!stop.ok()) {
+      if (stop.failure().error == ETIMEDOUT) return stop.failure();
+      return Done{};
+    }
+    if (stop->kind == StopKind::kGone) return Done{};
+    if (!ptrace_request::cont(tid_, stop->kind == StopKind::kSignalDelivery ? stop->signal : 0).ok()) return Done{};
+  }
+}
+
+Status Batch::finish(const Deadline& deadline) {
+  if (tid_ == 0 || stuck_) return Done{};
+  FDMOVE_TRY(go(Entry::kLeave));
+  FDMOVE_TRY(await_end(deadline));
+  tid_ = 0;
+  return Done{};
+}
+
+void Batch::abandon() {
+  if (tid_ == 0 || stuck_) return;
+  // It goes on alone. One that is in the middle of its part comes to that when it is through and nobody answers.
+  if (!ptrace_request::detach(tid_).ok() && ptrace_request::interrupt(tid_).ok() &&
+      wait_for_event_stop(tid_, Deadline::in_us(kCancelUs)).ok())
+    (void)ptrace_request::detach(tid_);
+  tid_ = 0;
+}
+
+}  // namespace fdmove

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+/** A syscall program run inside the job in one go, on a thread of our own there. */
+#pragma once
+
+#include <vector>
+
+#include "arch/batch_layout.h"
+#include "program_data.h"
+#include "tracee.h"
+
+namespace fdmove {
+
+/** What the loop of arch/batch.S reads; lies in the job's memory. arch/batch_layout.h has the offsets. */
+struct BatchCall {
+  int64_t nr = -1;
+  uint8_t kinds[8]{};  ///< FDMOVE_KIND_*, of each argument
+  uint64_t args[6]{};
+};
+
+struct BatchOperation {
+  BatchCall call;
+  uint64_t expect = FDMOVE_EXPECT_ANY;
+  uint64_t expected_kind = FDMOVE_KIND_VALUE;
+  uint64_t expected = 0;
+  RemoteAddress undo_first = 0;
+  RemoteAddress undo_end = 0;
+};
+
+struct BatchControl {
+  uint64_t state = FDMOVE_STATE_RUNNING;
+  RemoteAddress at = 0;
+  RemoteAddress result = 0;
+  RemoteAddress end = 0;
+  RemoteAddress first = 0;
+  RemoteAddress last = 0;
+  RemoteAddress point = ~uint64_t{0};
+  uint64_t failed = 0;
+  uint64_t alone = 0;
+  int64_t undo_error = 0;
+  int64_t patience_s = 0;
+  int64_t patience_ns = 0;
+};
+
+/** Where what a batch refers to lies in the job. */
+struct BatchPlaces {
+  const std::vector<RemoteAddress>& data;
+  RemoteAddress results;  ///< of operation 0
+  RemoteAddress undo;     ///< the undo calls of the table
+};
+
+struct BatchTable {
+  std::vector<BatchOperation> operations;
+  std::vector<BatchCall> undo;
+};
+
+/**
+ * Operations [first, first + count) as the loop reads them. Error: ERR_FDMOVE_INTERNAL where an argument refers to what is
+ * not there or comes later.
+ */
+Result<BatchTable> encode_batch(const Program& program, size_t first, size_t count, const BatchPlaces& places);
+
+/**
+ * One program in the scratch mapping of a job, and the thread that runs it. The thread is made by one stopped thread
+ * of the job, which has its own registers again before the first operation runs. Between two parts it is held in an event
+ * stop, with registers that let it end by itself, cleaning up, if the tracer dies: see arch/batch.S.
+ *
+ * It needs no signal: that a part is through is read from the job's memory.
+ */
+class Batch {
+ public:
+  /** A longer program is run window by window. */
+  static constexpr size_t kWindow = 1 << 16;
+
+  /** Bytes that the code, the table and the results of a program take, page-aligned code first. */
+  static size_t size_for(const Program& program, size_t window);
+
+  /** `base` is the beginning of size_for() bytes; the data lie elsewhere. All references must outlive the batch. */
+  Batch(Tracee& maker, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base, size_t window)
+      : maker_(&maker), program_(&program), data_(&data), base_(base), window_(window) {}
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+  /** Lets the thread go; it ends by itself. */
+  ~Batch() { abandon(); }
+
+  /**
+   * Places code and table and makes the thread, which waits in its first stop. The maker has its registers again.
+   * Error with code ERR_FDMOVE_INTERNAL: our bug; any other: the job cannot have a batch, and has none now.
+   */
+  Status start(const Deadline& deadline);
+
+  /** Lets the thread run from where it stands up to operation `end`, and returns at once. */
+  Status begin(size_t end);
+
+  /**
+   * Waits until the part that was begun is through. Errors: ETIMEDOUT when it was cut off at the deadline, also where the
+   * thread cannot be stopped (stuck()); ESRCH when the job ended.
+   */
+  Status complete(const Deadline& deadline);
+
+  /** Leaves the next operation out, which then has this result. */
+  Status skip(long result);
+
+  /** Operations done so far, the one that failed included. */
+  [[nodiscard]] size_t done() const { return done_; }
+  [[nodiscard]] bool failed() const { return failed_; }
+  /** The thread hangs in the kernel. It will take back what was done and end when it comes out; the memory must stay. */
+  [[nodiscard]] bool stuck() const { return stuck_; }
+
+  /** Results of operations [first, done()). */
+  Result<std::vector<long>> results(size_t first) const;
+
+  /** From now on nothing is undone any more, not even by a thread that is left alone. */
+  Status commit();
+
+  /** Undoes what was done, the last operation first. The first undo call that failed is told. */
+  Status rollback(const Deadline& deadline);
+
+  /** Ends the thread. */
+  Status finish(const Deadline& deadline);
+
+ private:
+  enum class Entry { kAlone, kRun, kUndo, kLeave };
+
+  [[nodiscard]] RemoteAddress control_at() const;
+  [[nodiscard]] RemoteAddress results_at() const;
+  [[nodiscard]] RemoteAddress table_at() const;
+  [[nodiscard]] RemoteAddress operation_at(size_t index) const { return table_at() + (index - first_) * sizeof(BatchOperation); }
+
+  Result<BatchControl> control() const;
+  Status write_control(size_t offset, uint64_t value);
+  Status place_window(size_t first);
+  Status go(Entry entry);
+  Status run_window();
+  Status wait_until_waiting(const Deadline& deadline);
+  Status park();
+  Status await_end(const Deadline& deadline);
+  [[nodiscard]] bool undone_alone() const;
+  Status cut_off();
+  Failure lost();
+  void abandon();
+
+  Tracee* maker_;
+  const Program* program_;
+  const std::vector<RemoteAddress>* data_;
+  RemoteAddress base_;
+  size_t window_;
+  size_t first_ = 0;  ///< the operations in the table: from here
+  size_t count_ = 0;
+  size_t done_ = 0;
+  size_t end_ = 0;
+  pid_t tid_ = 0;  ///< of our thread; 0: there is none
+  bool failed_ = false;
+  bool born_ = false;  ///< it has left its first stop
+  bool stuck_ = false;
+  bool committed_ = false;
+};
+
+}  // namespace fdmove

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: MIT
+// Session: the ptrace half as JavaScript sees it. One a tracer process; everything in it is synchronous.
+#include "binding/binding.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unistd.h>
+
+#include "fd_passing.h"
+#include "freezer.h"
+#include "pipe_copy.h"
+#include "remap.h"
+#include "syscall_names.h"
+#include "syscall_program.h"
+
+namespace fdmove::binding {
+
+namespace {
+
+/** Reads one Argument of src/plan/program.ts. */
+Argument to_argument(const Napi::Value& value) {
+  Argument argument;
+  if (!value.IsObject()) {
+    argument.value = to_u64(value);
+    return argument;
+  }
+  Napi::Object object = value.As<Napi::Object>();
+  auto number = [&](const char* key) { return object.Has(key) ? to_u64(object.Get(key)) : 0; };
+  argument.offset = static_cast<uint32_t>(number("offset"));
+  if (object.Has("data")) {
+    argument.kind = Argument::Kind::kData;
+    argument.value = number("data");
+  } else if (object.Has("resultOf")) {
+    argument.kind = Argument::Kind::kResult;
+    argument.value = number("resultOf");
+  } else {
+    argument.kind = Argument::Kind::kLoad;
+    argument.value = number("loadOf");
+  }
+  return argument;
+}
+
+Call to_call(const Napi::Object& object) {
+  Call call;
+  call.nr = syscall_number(object.Get("syscall").ToString().Utf8Value());
+  Napi::Array args = object.Get("args").As<Napi::Array>();
+  for (uint32_t index = 0; index < args.Length() && index < call.args.size(); index++)
+    call.args[index] = to_argument(args.Get(index));
+  return call;
+}
+
+Operation to_operation(const Napi::Object& object) {
+  Operation operation;
+  operation.call = to_call(object);
+  Napi::Value expect = object.Get("expect");
+  if (expect.IsObject()) {
+    operation.expect = Operation::Expect::kEquals;
+    operation.expected = to_argument(expect.As<Napi::Object>().Get("equals"));
+  } else if (expect.ToString().Utf8Value() == "any") {
+    operation.expect = Operation::Expect::kAny;
+  }
+  Napi::Value undo = object.Get("undo");
+  if (undo.IsArray()) {
+    Napi::Array calls = undo.As<Napi::Array>();
+    for (uint32_t index = 0; index < calls.Length(); index++) operation.undo.push_back(to_call(calls.Get(index).As<Napi::Object>()));
+  } else if (undo.IsObject()) {
+    operation.undo.push_back(to_call(undo.As<Napi::Object>()));
+  }
+  return operation;
+}
+
+Datum to_datum(const Napi::Object& object) {
+  Datum datum;
+  auto bytes = object.Get("bytes").As<Napi::Uint8Array>();
+  datum.bytes.assign(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
+  if (object.Has("pointers") && object.Get("pointers").IsArray()) {
+    Napi::Array pointers = object.Get("pointers").As<Napi::Array>();
+    for (uint32_t index = 0; index < pointers.Length(); index++) {
+      Napi::Object pointer = pointers.Get(index).As<Napi::Object>();
+      datum.pointers.push_back({to_u64(pointer.Get("at")), to_u64(pointer.Get("data")),
+                                pointer.Has("offset") ? to_u64(pointer.Get("offset")) : 0});
+    }
+  }
+  return datum;
+}
+
+class Session : public Napi::ObjectWrap<Session> {
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "Session",
+                       {
+                           InstanceMethod<&Session::fail_at>("failAt"),
+                           InstanceMethod<&Session::calls>("calls"),
+                           InstanceMethod<&Session::hit>("hit"),
+                           InstanceMethod<&Session::freeze>("freeze"),
+                           InstanceMethod<&Session::threads>("threads"),
+                           InstanceMethod<&Session::compile>("compile"),
+                           InstanceMethod<&Session::load_many>("loadMany"),
+                           InstanceMethod<&Session::run>("run"),
+                           InstanceMethod<&Session::run_many>("runMany"),
+                           InstanceMethod<&Session::inject>("inject"),
+                           InstanceMethod<&Session::notes>("notes"),
+                           InstanceMethod<&Session::read_datum>("readDatum"),
+                           InstanceMethod<&Session::remap>("remap"),
+                           InstanceMethod<&Session::point_exe>("pointExe"),
+                           InstanceMethod<&Session::rollback>("rollback"),
+                           InstanceMethod<&Session::commit>("commit"),
+                           InstanceMethod<&Session::finish>("finish"),
+                           InstanceMethod<&Session::release>("release"),
+                           InstanceMethod<&Session::take_fd>("takeFd"),
+                           InstanceMethod<&Session::send_fds>("sendFds"),
+                           InstanceMethod<&Session::copy_pipe>("copyPipe"),
+                           InstanceMethod<&Session::queued_bytes>("queuedBytes"),
+                           InstanceMethod<&Session::read_queued>("readQueued"),
+                       });
+  }
+
+  explicit Session(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Session>(info) {}
+
+ private:
+  static Deadline deadline(const Napi::Value& value) {
+    return value.IsNumber() ? Deadline::in_us(to_u64(value)) : Deadline{};
+  }
+
+  Napi::Value finished(Napi::Env env, const Status& status) {
+    if (!status.ok()) return throw_failure(env, status.failure());
+    return env.Undefined();
+  }
+
+  Napi::Value fail_at(const Napi::CallbackInfo& info) {
+    faults_.fail_at(to_u64(info[0]));
+    return info.Env().Undefined();
+  }
+
+  Napi::Value calls(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), static_cast<double>(faults_.calls()));
+  }
+
+  /** Counts a call of the switch-over that JavaScript makes; true when it is the one to fail. */
+  Napi::Value hit(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), faults_.hit()); }
+
+  Napi::Value freeze(const Napi::CallbackInfo& info) {
+    std::vector<pid_t> pids;
+    Napi::Array list = info[0].As<Napi::Array>();
+    for (uint32_t index = 0; index < list.Length(); index++) pids.push_back(static_cast<pid_t>(to_i64(list.Get(index))));
+    Status frozen = freezer_.freeze(pids, deadline(info[1]));
+    if (!frozen.ok()) {
+      runners_.clear();
+      remappers_.clear();
+      return throw_failure(info.Env(), frozen.failure());
+    }
+    return threads(info);
+  }
+
+  Napi::Value threads(const Napi::CallbackInfo& info) {
+    Napi::Array list = Napi::Array::New(info.Env());
+    uint32_t index = 0;
+    for (Tracee* tracee : freezer_.threads()) {
+      Napi::Object thread = Napi::Object::New(info.Env());
+      thread.Set("pid", tracee->pid());
+      thread.Set("tid", tracee->tid());
+      thread.Set("syscall", static_cast<double>(arch::interrupted_syscall(tracee->registers())));
+      thread.Set("stoppedUs", static_cast<double>(tracee->stopped_at_ns()) / 1000);
+      list.Set(index++, thread);
+    }
+    return list;
+  }
+
+  Napi::Value compile(const Napi::CallbackInfo& info) {
+    auto program = std::make_unique<Program>();
+    Napi::Object object = info[0].As<Napi::Object>();
+    Napi::Array operations = object.Get("operations").As<Napi::Array>();
+    for (uint32_t index = 0; index < operations.Length(); index++) {
+      program->operations.push_back(to_operation(operations.Get(index).As<Napi::Object>()));
+      if (program->operations.back().call.nr < 0)
+        return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "a program names a syscall that is not known"));
+    }
+    Napi::Array data = object.Get("data").As<Napi::Array>();
+    for (uint32_t index = 0; index < data.Length(); index++) program->data.push_back(to_datum(data.Get(index).As<Napi::Object>()));
+    if (object.Get("point").IsNumber()) program->point = to_u64(object.Get("point"));
+    if (object.Get("room").IsNumber()) program->room = to_u64(object.Get("room"));
+    programs_.push_back(std::move(program));
+    return Napi::Number::New(info.Env(), static_cast<double>(programs_.size() - 1));
+  }
+
+  ProgramRunner* runner(pid_t tid) {
+    for (auto& runner : runners_)
+      if (runner->tracee().tid() == tid) return runner.get();
+    Tracee* tracee = freezer_.find(tid);
+    if (tracee == nullptr) return nullptr;
+    runners_.push_back(std::make_unique<ProgramRunner>(*tracee, faults_, injecting_));
+    return runners_.back().get();
+  }
+
+  /** loadMany(tids, programs, deadlineUs): each thread takes on a compiled program. */
+  Napi::Value load_many(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>();
+    auto numbers = info[1].As<Napi::Int32Array>();
+    std::vector<ProgramRunner*> runners;
+    std::vector<const Program*> programs;
+    for (size_t at = 0; at < tids.ElementLength(); at++) {
+      ProgramRunner* on = runner(tids[at]);
+      if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "loadMany", Side::kTracer, tids[at]});
+      size_t index = static_cast<size_t>(numbers[at]);
+      if (index >= programs_.size()) return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "no such program"));
+      runners.push_back(on);
+      programs.push_back(programs_[index].get());
+    }
+    return finished(info.Env(), ProgramRunner::load_all(runners, programs, deadline(info[2])));
+  }
+
+  /** run(tid, end, deadlineUs) -> { results, failedAt }. */
+  Napi::Value run(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    ProgramRunner* on = runner(tid);
+    if (on == nullptr) return throw_failure(env, Failure{ESRCH, "run", Side::kTracer, tid});
+    auto outcome = on->run(to_u64(info[1]), deadline(info[2]));
+    if (!outcome.ok()) return throw_failure(env, outcome.failure());
+    return to_object(env, *outcome);
+  }
+
+  static Napi::Object to_object(Napi::Env env, const Outcome& outcome) {
+    Napi::BigInt64Array results = Napi::BigInt64Array::New(env, outcome.results.size());
+    std::copy(outcome.results.begin(), outcome.results.end(), results.Data());
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("results", results);
+    Napi::Float64Array times = Napi::Float64Array::New(env, outcome.started_ns.size());
+    for (size_t at = 0; at < outcome.started_ns.size(); at++) times[at] = static_cast<double>(outcome.started_ns[at]) / 1000;
+    object.Set("times", times);
+    object.Set("failedAt", outcome.failed_at);
+    return object;
+  }
+
+  /** runMany(tids, ends, deadlineUs) -> outcomes. Programs run at the same time, some at a time; the first failure is thrown at the end. */
+  Napi::Value run_many(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
+    auto tids = info[0].As<Napi::Int32Array>();
+    auto ends = info[1].As<Napi::Int32Array>();
+    Deadline end = deadline(info[2]);
+    std::optional<Failure> first;
+    Napi::Array outcomes = Napi::Array::New(env, tids.ElementLength());
+    // So many at a time: a batch waits for its tracer only some seconds before it takes the tracer for dead.
+    constexpr size_t kAtATime = 16;
+    for (size_t from = 0; from < tids.ElementLength() && !first; from += kAtATime) {
+      std::vector<ProgramRunner*> begun;
+      for (size_t at = from; at < std::min(from + kAtATime, tids.ElementLength()) && !first; at++) {
+        ProgramRunner* on = runner(tids[at]);
+        Status status = on == nullptr ? Status{Failure{ESRCH, "runMany", Side::kTracer, tids[at]}}
+                                      : on->begin(static_cast<size_t>(ends[at]), end);
+        if (status.ok()) begun.push_back(on);
+        else first = status.failure();
+      }
+      auto completed = ProgramRunner::complete_all(begun, end);
+      if (!completed.ok()) {
+        if (!first) first = completed.failure();
+        continue;
+      }
+      for (size_t at = 0; at < begun.size(); at++) outcomes.Set(static_cast<uint32_t>(from + at), to_object(env, (*completed)[at]));
+    }
+    if (first) return throw_failure(env, *first);
+    return outcomes;
+  }
+
+  /** inject('step' | 'batch' | 'auto'): how programs run that are loaded from now on. */
+  Napi::Value inject(const Napi::CallbackInfo& info) {
+    std::string how = info[0].ToString().Utf8Value();
+    injecting_.how = how == "step"    ? Injecting::How::kStepwise
+                     : how == "batch" ? Injecting::How::kBatch
+                                      : Injecting::How::kMeasured;
+    return info.Env().Undefined();
+  }
+
+  /** Why programs did not run as a batch, and what one left behind. */
+  Napi::Value notes(const Napi::CallbackInfo& info) {
+    Napi::Array notes = Napi::Array::New(info.Env());
+    uint32_t count = 0;
+    for (const std::string& note : notes_) notes.Set(count++, note);
+    return notes;
+  }
+
+  Napi::Value read_datum(const Napi::CallbackInfo& info) {
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    ProgramRunner* on = runner(tid);
+    if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "readDatum", Side::kTracer, tid});
+    auto bytes = on->read_datum(to_u64(info[1]), to_u64(info[2]));
+    if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
+    return Napi::Buffer<char>::Copy(info.Env(), bytes->data(), bytes->size());
+  }
+
+  Remapper* remapper(pid_t tid) {
+    for (auto& remapper : remappers_)
+      if (remapper->tracee().tid() == tid) return remapper.get();
+    Tracee* tracee = freezer_.find(tid);
+    if (tracee == nullptr) return nullptr;
+    remappers_.push_back(std::make_unique<Remapper>(*tracee, faults_));
+    return remappers_.back().get();
+  }
+
+  static MappingMove to_mapping_move(const Napi::Object& object) {
+    auto number = [&](const char* key) { return to_u64(object.Get(key)); };
+    auto flag = [&](const char* key) { return object.Get(key).ToBoolean().Value(); };
+    MappingMove move;
+    move.start = number("start");
+    move.end = number("end");
+    move.offset = number("offset");
+    move.read = flag("read");
+    move.write = flag("write");
+    move.execute = flag("execute");
+    move.shared = flag("shared");
+    move.fresh_fd = static_cast<int>(number("freshFd"));
+    move.old_fd = static_cast<int>(number("oldFd"));
+    return move;
+  }
+
+  /** remap(tid, moves, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
+  Napi::Value remap(const Napi::CallbackInfo& info) {
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    Remapper* on = remapper(tid);
+    if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "remap", Side::kTracer, tid});
+    std::vector<MappingMove> moves;
+    Napi::Array list = info[1].As<Napi::Array>();
+    for (uint32_t index = 0; index < list.Length(); index++) moves.push_back(to_mapping_move(list.Get(index).As<Napi::Object>()));
+    on->limit_calls(to_u64(info[2]));
+    return finished(info.Env(), on->move(moves, Deadline{to_u64(info[3]) * 1000}));
+  }
+
+  /** pointExe(tid, freshFd, oldFd). */
+  Napi::Value point_exe(const Napi::CallbackInfo& info) {
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    Remapper* on = remapper(tid);
+    if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "pointExe", Side::kTracer, tid});
+    return finished(info.Env(), on->point_exe(static_cast<int>(to_i64(info[1])), static_cast<int>(to_i64(info[2]))));
+  }
+
+  /** Undoes in all threads, last one first; the first failure is thrown after all were tried. */
+  Napi::Value rollback(const Napi::CallbackInfo& info) {
+    Status status = Done{};
+    faults_.suspend(true);
+    // First the mappings: they need fds that the programs close.
+    for (auto at = remappers_.rbegin(); at != remappers_.rend(); ++at) {
+      Status undone = (*at)->rollback();
+      if (!undone.ok() && status.ok()) status = undone;
+    }
+    for (auto at = runners_.rbegin(); at != runners_.rend(); ++at) {
+      Status undone = (*at)->rollback(deadline(info[0]));
+      if (!undone.ok() && status.ok()) status = undone;
+    }
+    faults_.suspend(false);
+    return finished(info.Env(), status);
+  }
+
+  Napi::Value commit(const Napi::CallbackInfo& info) {
+    Status status = Done{};
+    for (auto& runner : runners_) {
+      Status committed = runner->commit();
+      if (!committed.ok() && !runner->tracee().gone() && status.ok()) status = committed;
+    }
+    for (auto& remapper : remappers_) remapper->commit();
+    return finished(info.Env(), status);
+  }
+
+  Napi::Value finish(const Napi::CallbackInfo& info) {
+    std::vector<ProgramRunner*> all;
+    for (auto& runner : runners_) all.push_back(runner.get());
+    Status status = ProgramRunner::finish_all(all, deadline(info[0]));
+    for (auto& runner : runners_)
+      if (!runner->note().empty()) notes_.insert(runner->note());
+    return finished(info.Env(), status);
+  }
+
+  Napi::Value release(const Napi::CallbackInfo& info) {
+    runners_.clear();
+    remappers_.clear();
+    return finished(info.Env(), freezer_.release());
+  }
+
+  Napi::Value take_fd(const Napi::CallbackInfo& info) {
+    if (faults_.hit()) return throw_failure(info.Env(), Failure{EIO, "pidfd_getfd", Side::kTracer, 0, nullptr, "failed on purpose"});
+    auto fd = fdmove::take_fd(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
+    if (!fd.ok()) return throw_failure(info.Env(), fd.failure());
+    return Napi::Number::New(info.Env(), *fd);
+  }
+
+  /** copyPipe(pid, fd, to) -> bytes that the FIFO of our fd now holds too. */
+  Napi::Value copy_pipe(const Napi::CallbackInfo& info) {
+    if (faults_.hit()) return throw_failure(info.Env(), Failure{EIO, "tee", Side::kTracer, 0, nullptr, "failed on purpose"});
+    auto bytes = fdmove::copy_pipe(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])),
+                                   static_cast<int>(to_i64(info[2])));
+    if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
+    return Napi::Number::New(info.Env(), *bytes);
+  }
+
+  /** queuedBytes(pid, fd) -> what a read of it would find. */
+  Napi::Value queued_bytes(const Napi::CallbackInfo& info) {
+    auto bytes = fdmove::queued_bytes(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
+    if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
+    return Napi::Number::New(info.Env(), *bytes);
+  }
+
+  /** readQueued(pid, fd) -> Buffer: takes it out of the queue. */
+  Napi::Value read_queued(const Napi::CallbackInfo& info) {
+    auto bytes = fdmove::read_queued(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
+    if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
+    return Napi::Buffer<char>::Copy(info.Env(), bytes->data(), bytes->size());
+  }
+
+  Napi::Value send_fds(const Napi::CallbackInfo& info) {
+    if (faults_.hit()) return throw_failure(info.Env(), Failure{EIO, "sendmsg", Side::kTracer, 0, nullptr, "failed on purpose"});
+    std::vector<int> fds;
+    Napi::Array list = info[2].As<Napi::Array>();
+    for (uint32_t index = 0; index < list.Length(); index++) fds.push_back(static_cast<int>(to_i64(list.Get(index))));
+    return finished(info.Env(), fdmove::send_fds(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])), fds));
+  }
+
+  FaultInjector faults_;
+  Injecting injecting_;
+  std::set<std::string> notes_;
+  Freezer freezer_;
+  std::vector<std::unique_ptr<ProgramRunner>> runners_;
+  std::vector<std::unique_ptr<Remapper>> remappers_;
+  std::vector<std::unique_ptr<Program>> programs_;
+};
+
+}  // namespace
+
+void register_session(Napi::Env env, Napi::Object exports) { exports.Set("Session", Session::define(env)); }
+
+}  // namespace fdmove::binding

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+#include "exe_link.h"
+
+#include <dirent.h>
+#include <linux/prctl.h>
+#include <sched.h>
+#include <sstream>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace fdmove {
+
+namespace {
+
+constexpr size_t kScratch = 4096;
+
+/** The 1-based fields of /proc/TID/stat; the name in parentheses is field 2, and may hold anything. */
+Result<std::vector<uint64_t>> stat_fields(pid_t tid) {
+  auto text = read_proc("/proc/" + std::to_string(tid) + "/stat");
+  if (!text.ok()) return text.failure();
+  size_t end = text->rfind(')');
+  if (end == std::string::npos) return Failure{EINVAL, "stat", Side::kTracer, tid};
+  std::istringstream words(text->substr(end + 1));
+  std::vector<uint64_t> fields(3);  // fields 0 to 2 are not numbers, and neither is 3
+  std::string word;
+  words >> word;
+  fields.push_back(0);
+  while (words >> word) fields.push_back(strtoull(word.c_str(), nullptr, 10));
+  return fields;
+}
+
+/** The map of a process as it is, but for the executable. proc_pid_stat(5). */
+Result<prctl_mm_map> map_with_exe(const Injector& injector, int fd) {
+  pid_t tid = injector.tracee().tid();
+  auto fields = stat_fields(tid);
+  if (!fields.ok()) return fields.failure();
+  if (fields->size() <= 51) return Failure{ENOSYS, "stat", Side::kTracer, tid};
+  auto brk = injector.call("brk", SYS_brk, {0});
+  if (!brk.ok()) return brk.failure();
+  prctl_mm_map map{};
+  map.start_code = (*fields)[26];
+  map.end_code = (*fields)[27];
+  map.start_stack = (*fields)[28];
+  map.start_data = (*fields)[45];
+  map.end_data = (*fields)[46];
+  map.start_brk = (*fields)[47];
+  map.brk = *brk;
+  map.arg_start = (*fields)[48];
+  map.arg_end = (*fields)[49];
+  map.env_start = (*fields)[50];
+  map.env_end = (*fields)[51];
+  map.exe_fd = static_cast<uint32_t>(fd);
+  return map;
+}
+
+/** Our number of a task whose number in its own pid namespace is `inner`; it is traced by us. */
+pid_t find_traced(pid_t inner) {
+  const std::string ours = std::to_string(getpid());
+  DIR* proc = opendir("/proc");
+  if (proc == nullptr) return 0;
+  pid_t found = 0;
+  while (dirent* entry = readdir(proc)) {
+    pid_t pid = atoi(entry->d_name);
+    if (pid <= 0) continue;
+    auto status = read_proc("/proc/" + std::to_string(pid) + "/status");
+    if (!status.ok() || proc_field(*status, "TracerPid") .substr(0, ours.size() + 1) != ours + "\n") continue;
+    std::string_view numbers = proc_field(*status, "NSpid");
+    numbers = numbers.substr(0, numbers.find('\n'));
+    size_t last = numbers.find_last_of(" \t");
+    if (last != std::string_view::npos && atoi(std::string(numbers.substr(last + 1)).c_str()) == inner) found = pid;
+  }
+  closedir(proc);
+  return found;
+}
+
+/** Our number of a task that the tracee made, given the number that it knows. */
+pid_t number_of(pid_t parent, pid_t inner) {
+  auto status = read_proc("/proc/" + std::to_string(parent) + "/status");
+  if (!status.ok()) return 0;
+  std::string_view numbers = proc_field(*status, "NSpid");
+  bool nested = numbers.substr(0, numbers.find('\n')).find_first_of(" \t") != std::string_view::npos;
+  return nested ? find_traced(inner) : inner;
+}
+
+Result<long> set_map(Tracee& task, RemoteAddress map, const Deadline& deadline) {
+  return task.inject(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, map, sizeof(prctl_mm_map), 0}, deadline);
+}
+
+/** Has it done by a task that lives for this one call. */
+Result<long> set_map_by_helper(const Injector& injector, RemoteAddress map) {
+  Tracee& tracee = injector.tracee();
+  // The end of the task is told by no signal.
+  auto made = injector.call("clone", SYS_clone, {CLONE_VM | CLONE_FILES | CLONE_NEWUSER, 0, 0, 0, 0});
+  if (!made.ok()) return made.failure();
+  pid_t inner = static_cast<pid_t>(*made);
+  pid_t tid = number_of(tracee.tid(), inner);
+  if (tid == 0) return Failure{ESRCH, "clone", Side::kTracer, tracee.tid()};
+  Tracee helper(tid, tid);
+  Result<long> result = Failure{ESRCH, "clone", Side::kTracee, tid};
+  Status stopped = wait_for_event_stop(tid, injector.deadline());
+  if (stopped.ok()) {
+    helper.mark_stopped();
+    stopped = helper.take_registers(injector.deadline());
+  }
+  if (stopped.ok()) result = set_map(helper, map, injector.deadline());
+  else result = stopped.failure();
+  if (!helper.gone()) (void)helper.inject(SYS_exit, {0}, injector.deadline());
+  if (!helper.gone()) return Failure{ETIMEDOUT, "exit", Side::kTracee, tid};
+  // Not counted: failing on purpose here would leave a zombie to the job.
+  auto reaped = tracee.inject(SYS_wait4, {static_cast<uint64_t>(inner), 0, __WALL | WNOHANG, 0}, injector.deadline());
+  if (!reaped.ok()) return reaped.failure();
+  return result;
+}
+
+}  // namespace
+
+bool can_set_exe() {
+  unsigned size = 0;
+  return prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) == 0 && size == sizeof(prctl_mm_map);
+}
+
+Status set_exe(const Injector& injector, int fd) {
+  Tracee& tracee = injector.tracee();
+  auto map = map_with_exe(injector, fd);
+  if (!map.ok()) return map.failure();
+  auto scratch = injector.call("mmap", SYS_mmap, {0, kScratch, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0});
+  if (!scratch.ok()) return scratch.failure();
+  Status status = write_remote(tracee.tid(), *scratch, &*map, sizeof *map);
+  if (status.ok() && injector.faults().hit())
+    status = Failure{EIO, "prctl", Side::kTracee, tracee.tid(), nullptr, "failed on purpose"};
+  if (status.ok()) {
+    auto set = set_map(tracee, *scratch, injector.deadline());
+    if (set.ok() && *set == -EPERM) set = set_map_by_helper(injector, *scratch);
+    if (!set.ok()) status = set.failure();
+    else if (is_error(*set)) status = Failure{static_cast<int>(-*set), "prctl", Side::kTracee, tracee.tid(), nullptr, "of the executable"};
+  }
+  auto unmapped = tracee.inject(SYS_munmap, {*scratch, kScratch}, injector.deadline());
+  if (status.ok() && !unmapped.ok()) return unmapped.failure();
+  return status;
+}
+
+}  // namespace fdmove

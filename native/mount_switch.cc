@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// A mount is not moved but shown a second time and taken away where it was: the kernel refuses to move a mount whose
+// parent is shared (move_mount(2), EINVAL), which is what most hosts have.
+#include "mount_switch.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bounded.h"
+#include "unique_fd.h"
+
+namespace fdmove {
+namespace {
+
+// Not in the headers of every C library that has the system calls.
+constexpr unsigned kOpenTreeClone = 1;
+constexpr unsigned kOpenTreeCloexec = O_CLOEXEC;
+constexpr unsigned kMoveMountEmptyPath = 4;  // MOVE_MOUNT_F_EMPTY_PATH
+
+int open_tree(const char* path) { return static_cast<int>(syscall(SYS_open_tree, AT_FDCWD, path, kOpenTreeClone | kOpenTreeCloexec)); }
+
+bool attach(int tree, const char* path) { return syscall(SYS_move_mount, tree, "", AT_FDCWD, path, kMoveMountEmptyPath) == 0; }
+
+bool enter(const char* namespace_path) {
+  if (*namespace_path == 0) return chdir("/") == 0;
+  UniqueFd fd(open(namespace_path, O_RDONLY | O_CLOEXEC));
+  return fd.valid() && setns(fd.get(), CLONE_NEWNS) == 0;
+}
+
+/** mkdir -p. Without the C library's memory: this runs in a forked process. */
+bool make_directories(const char* path) {
+  char prefix[PATH_MAX];
+  size_t length = strlen(path);
+  if (length >= sizeof prefix) return false;
+  for (size_t at = 1; at <= length; at++) {
+    if (path[at] != '/' && path[at] != 0) continue;
+    memcpy(prefix, path, at);
+    prefix[at] = 0;
+    if (mkdir(prefix, 0700) != 0 && errno != EEXIST) return false;
+  }
+  return true;
+}
+
+/** The mount at `from` goes to `to`. */
+bool show_elsewhere(const char* from, const char* to) {
+  UniqueFd tree(open_tree(from));
+  return tree.valid() && attach(tree.get(), to) && umount2(from, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+}
+
+struct Answer {
+  int error = 0;
+  char step[24] = {};
+};
+
+Answer failed(const char* step) {
+  Answer answer;
+  answer.error = errno == 0 ? EIO : errno;
+  strncpy(answer.step, step, sizeof answer.step - 1);
+  return answer;
+}
+
+Answer replace(const char* space, const char* point, const char* aside, const char* with) {
+  UniqueFd tree(open_tree(with));
+  if (!tree.valid()) return failed("open_tree");
+  if (!enter(space)) return failed("setns");
+  if (!make_directories(aside)) return failed("mkdir");
+  if (!show_elsewhere(point, aside)) {
+    Answer answer = failed("move_mount");
+    umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
+    rmdir(aside);
+    return answer;
+  }
+  if (attach(tree.get(), point)) return Answer{};
+  Answer answer = failed("move_mount");
+  show_elsewhere(aside, point);
+  rmdir(aside);
+  return answer;
+}
+
+Answer restore(const char* space, const char* point, const char* aside) {
+  if (!enter(space)) return failed("setns");
+  if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) != 0) return failed("umount2");
+  if (!show_elsewhere(aside, point)) return failed("move_mount");
+  rmdir(aside);
+  return Answer{};
+}
+
+Status to_status(Result<Answer> answer, const std::string& point) {
+  if (!answer.ok()) return answer.failure();
+  if (answer->error == 0) return Done{};
+  return Failure{answer->error, "mount", Side::kTracer, 0, nullptr, std::string(answer->step) + " " + point};
+}
+
+}  // namespace
+
+Status replace_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,
+                     const std::string& replacement, int milliseconds) {
+  return to_status(run_and_read<Answer>(milliseconds,
+                                        [&](int out) { report(out, replace(namespace_path.c_str(), mount_point.c_str(), aside.c_str(), replacement.c_str())); }),
+                   mount_point);
+}
+
+Status restore_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,
+                     int milliseconds) {
+  return to_status(run_and_read<Answer>(milliseconds, [&](int out) { report(out, restore(namespace_path.c_str(), mount_point.c_str(), aside.c_str())); }),
+                   mount_point);
+}
+
+}  // namespace fdmove

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: MIT
+#include "proc_walk.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <optional>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <linux/limits.h>
+#include <linux/stat.h>
+#include <sched.h>
+#include <string_view>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include "borrowed_fd.h"
+#include "parts.h"
+#include "unique_fd.h"
+#include "walk_maps.h"
+
+namespace fdmove {
+namespace {
+
+constexpr unsigned kKernelThread = 0x200000;  // PF_KTHREAD, include/linux/sched.h
+constexpr size_t kLinkSize = PATH_MAX + 64;
+
+struct DirectoryEntry {  // linux_dirent64; no header for user space has it
+  uint64_t inode;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+};
+
+/** Calls `visit(number, name)` for every entry of an open directory whose name is a number. Returns errno or 0. */
+template <class Visit>
+int for_each_number(int directory, Visit visit) {
+  alignas(DirectoryEntry) char buffer[32 * 1024];
+  for (;;) {
+    long filled = syscall(SYS_getdents64, directory, buffer, sizeof buffer);
+    if (filled < 0) return errno;
+    if (filled == 0) return 0;
+    for (long at = 0; at < filled;) {
+      auto* entry = reinterpret_cast<DirectoryEntry*>(buffer + at);
+      at += entry->length;
+      if (entry->name[0] >= '0' && entry->name[0] <= '9') visit(atoi(entry->name), entry->name);
+    }
+  }
+}
+
+/** Reads a small file of /proc whole. Returns errno or 0. */
+int read_text(int directory, const char* name, std::string& text) {
+  UniqueFd file(openat(directory, name, O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return errno;
+  char buffer[4096];
+  text.clear();
+  for (;;) {
+    ssize_t got = read(file.get(), buffer, sizeof buffer);
+    if (got < 0) return errno;
+    text.append(buffer, static_cast<size_t>(got));
+    // seq_file fills a buffer as far as whole records go: only 0 is the end, but a text that left this much room is over.
+    if (got < static_cast<ssize_t>(sizeof buffer) / 2) return 0;
+  }
+}
+
+int open_directory(int at, const char* name) { return openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC); }
+
+/** The link itself: text only, nothing is asked of the file. Returns errno or 0. */
+int read_link(int directory, const char* name, Place& place) {
+  char buffer[kLinkSize];
+  ssize_t length = readlinkat(directory, name, buffer, sizeof buffer);
+  if (length >= 0) {
+    place.link.assign(buffer, static_cast<size_t>(length));
+    return 0;
+  }
+  place.link.clear();
+  return errno == ENAMETOOLONG ? 0 : errno;
+}
+
+void take_in(const struct statx& answer, Place& place) {
+  place.asked = true;
+  place.device = makedev(answer.stx_dev_major, answer.stx_dev_minor);
+  place.rdev = makedev(answer.stx_rdev_major, answer.stx_rdev_minor);
+  place.inode = answer.stx_ino;
+  place.size = answer.stx_size;
+  place.mode = answer.stx_mode;
+  place.links = answer.stx_nlink;
+  if (answer.stx_mask & STATX_MNT_ID) place.mount = answer.stx_mnt_id;
+}
+
+/** Asks the inode. Returns errno or 0. */
+int ask(int directory, const char* name, Place& place) {
+  struct statx answer;
+  if (statx(directory, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, kAskedOfInodes, &answer) != 0) return errno;
+  take_in(answer, place);
+  return 0;
+}
+
+bool is_path(const Place& place) { return place.link.empty() || place.link[0] == '/'; }
+
+/** Asks what the filter lets us ask, and tells whether the place may lie on the storage. */
+bool wanted_after_asking(int directory, const char* name, Place& place, const WalkFilter& filter) {
+  if (filter.everything) {
+    if (!is_below_any(place.link, filter.unasked)) ask(directory, name, place);
+    return true;
+  }
+  if (!is_path(place)) return false;
+  bool below = is_below_any(place.link, filter.directories);
+  if (filter.by_directory && !below && !place.link.empty()) return false;
+  if (is_below_any(place.link, filter.unasked)) return below;
+  ask(directory, name, place);
+  if (!place.asked) return below;
+  return below || contains(filter.devices, place.device) || (place.mount != 0 && contains(filter.mounts, place.mount));
+}
+
+/** Anonymous inodes say in their fdinfo what they hold; so far only their names are known. */
+bool has_telling_info(const std::string& link, const WalkFilter& filter) {
+  return (filter.epolls && link == "anon_inode:[eventpoll]") || link == "anon_inode:inotify" || link == "anon_inode:[fanotify]" || link == "anon_inode:[io_uring]";
+}
+
+bool is_wanted_socket(const std::string& link, const WalkFilter& filter) {
+  constexpr std::string_view prefix = "socket:[";
+  if (filter.sockets.empty() || !link.starts_with(prefix)) return false;
+  uint64_t inode = strtoull(link.c_str() + prefix.size(), nullptr, 10);
+  return std::binary_search(filter.sockets.begin(), filter.sockets.end(), inode);
+}
+
+/** Takes apart the lines that every fdinfo begins with; what follows them stays text. */
+void read_info(const std::string& text, OpenFd& open) {
+  size_t at = 0;
+  while (at < text.size()) {
+    const char* line = text.c_str() + at;
+    if (strncmp(line, "pos:", 4) == 0) {
+      open.offset = strtoll(line + 4, nullptr, 10);
+      open.told = true;
+    } else if (strncmp(line, "flags:", 6) == 0) {
+      open.flags = static_cast<uint32_t>(strtoul(line + 6, nullptr, 8));
+    } else if (strncmp(line, "mnt_id:", 7) == 0) {
+      if (open.place.mount == 0) open.place.mount = strtoull(line + 7, nullptr, 10);
+    } else if (strncmp(line, "ino:", 4) == 0) {
+      if (!open.place.asked) open.place.inode = strtoull(line + 4, nullptr, 10);
+    } else {
+      open.details = text.substr(at);
+      return;
+    }
+    at = text.find('\n', at);
+    at = at == std::string::npos ? text.size() : at + 1;
+  }
+}
+
+/**
+ * Follows a magic link as far as is needed to know whether it is to be kept, and fills in its place. False when it is not
+ * to be kept; `error` is why it could not be read, ENOENT when it was closed meanwhile.
+ */
+bool look_at(int directory, const char* name, const WalkFilter& filter, Place& place, int& error) {
+  // Each look costs a lookup in /proc, some 2.6 us: most links shall need only one. Where a mere device number decides, the
+  // inode comes first; where the path does, or where some files must not be asked, the link.
+  bool inode_first = !filter.everything && !filter.by_directory && filter.unasked.empty() && filter.sockets.empty();
+  if (inode_first && (error = ask(directory, name, place)) == 0) {
+    bool on_storage = contains(filter.devices, place.device) || (place.mount != 0 && contains(filter.mounts, place.mount));
+    if (!on_storage && (place.mode & S_IFMT) != 0) return false;  // anonymous inodes have no file type
+    error = read_link(directory, name, place);
+    return error == 0 && (on_storage || has_telling_info(place.link, filter));
+  }
+  error = read_link(directory, name, place);
+  if (error != 0) return false;
+  return wanted_after_asking(directory, name, place, filter) || has_telling_info(place.link, filter) || is_wanted_socket(place.link, filter);
+}
+
+/** How many fds a table has by another look than the listing. */
+size_t count_fds(int links) {
+  struct stat status;
+  if (fstat(links, &status) == 0 && status.st_size > 0) return static_cast<size_t>(status.st_size);  // since Linux 6.2
+  size_t count = 0;
+  if (lseek(links, 0, SEEK_SET) == 0) for_each_number(links, [&](int, const char*) { count++; });
+  return count;
+}
+
+bool is_gone(int error) { return error == ENOENT || error == ESRCH; }
+
+/** Looks at an fd by borrowing it. False when that does not tell all that is to be known of it, or it is not to be kept. */
+bool borrow(const FdLender& lender, int links, const char* name, const WalkFilter& filter, OpenFd& open) {
+  if (!std::binary_search(filter.likely.begin(), filter.likely.end(), open.fd)) return false;
+  // By the link it can be told from a socket and from what lies behind a server, which are not to be borrowed.
+  if (read_link(links, name, open.place) != 0 || !is_below_any(open.place.link, filter.directories)) return false;
+  if (is_below_any(open.place.link, filter.unasked)) return false;
+  auto file = lender.look_at(open.fd);
+  if (!file || std::binary_search(filter.locked.begin(), filter.locked.end(), file->status.stx_ino)) return false;
+  take_in(file->status, open.place);
+  open.told = true;
+  open.flags = file->flags;
+  open.offset = file->offset;
+  open.signalling = file->signalling;
+  return contains(filter.devices, open.place.device);
+}
+
+/** Reads the fd table of a process or thread whose directory is open. Returns errno or 0. */
+int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
+  UniqueFd links(open_directory(task, "fd"));
+  if (!links.valid()) return errno;
+  std::vector<int> numbers;
+  int listed = for_each_number(links.get(), [&](int number, const char*) { numbers.push_back(number); });
+  walked.open = static_cast<uint32_t>(numbers.size());
+  // The table of a thread that dies ends early, and the listing with it, before there is none.
+  std::atomic<bool> gave_way{numbers.empty() || count_fds(links.get()) != numbers.size()};
+  std::vector<std::vector<OpenFd>> found(parts_of(numbers.size(), kFdsWorthAThread));
+  std::optional<FdLender> lender;
+  if (!filter.likely.empty()) lender.emplace(walked.tid);
+  in_parts(numbers.size(), kFdsWorthAThread, [&](size_t part, size_t begin, size_t end) {
+    std::vector<OpenFd>& mine = found[part];
+    UniqueFd infos;
+    std::string text;
+    for (size_t at = begin; at < end; at++) {
+      std::string name = std::to_string(numbers[at]);
+      OpenFd next;
+      next.fd = numbers[at];
+      if (lender && borrow(*lender, links.get(), name.c_str(), filter, next)) {
+        mine.push_back(std::move(next));
+        continue;
+      }
+      next = OpenFd{.fd = numbers[at]};
+      int error = 0;
+      if (!look_at(links.get(), name.c_str(), filter, next.place, error)) {
+        if (is_gone(error)) gave_way = true;
+        continue;
+      }
+      if (!infos.valid()) infos.reset(openat(task, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC));
+      if (read_text(infos.get(), name.c_str(), text) == 0) read_info(text, next);
+      mine.push_back(std::move(next));
+    }
+  });
+  for (auto& some : found) std::move(some.begin(), some.end(), std::back_inserter(walked.fds));
+  if (gave_way) walked.gave_way = true;
+  return listed;
+}
+
+/** Keeps the place of a magic link other than an fd, or nothing. Returns errno or 0. */
+int read_place(int task, const char* name, const WalkFilter& filter, Place& place) {
+  int error = 0;
+  if (!look_at(task, name, filter, place, error)) place = Place{};
+  return error;
+}
+
+void read_places(int task, const WalkFilter& filter, WalkedTask& walked) {
+  if (is_gone(read_place(task, "cwd", filter, walked.cwd))) walked.gave_way = true;
+  if (is_gone(read_place(task, "root", filter, walked.root))) walked.gave_way = true;
+}
+
+/** Whether two threads have one table; kcmp(2). Where it is not allowed, they are taken to have. */
+bool shares(pid_t one, pid_t other, int what) {
+  long result = syscall(SYS_kcmp, one, other, what, 0, 0);
+  return result <= 0;
+}
+
+unsigned flags_of(const std::string& stat) {
+  size_t at = stat.rfind(')');
+  if (at == std::string::npos) return 0;
+  for (int field = 0; field < 7 && at != std::string::npos; field++) at = stat.find(' ', at + 1);
+  return at == std::string::npos ? 0 : static_cast<unsigned>(strtoul(stat.c_str() + at, nullptr, 10));
+}
+
+/** Threads of an open process directory, the leader first. */
+std::vector<pid_t> threads_of(int process, pid_t pid) {
+  std::vector<pid_t> tids;
+  UniqueFd tasks(open_directory(process, "task"));
+  if (tasks.valid()) for_each_number(tasks.get(), [&](int tid, const char*) { tids.push_back(tid); });
+  auto leader = std::find(tids.begin(), tids.end(), pid);
+  if (leader != tids.end()) std::rotate(tids.begin(), leader, leader + 1);
+  return tids;
+}
+
+void keep_task(WalkedProcess& process, WalkedTask&& task) {
+  process.tasks.push_back(std::move(task));
+}
+
+/** Threads besides the first that unshared their fd table or working directory (unshare(2), CLONE_FILES, CLONE_FS). */
+void walk_own_tables(int process_fd, const std::vector<pid_t>& tids, const WalkFilter& filter, WalkedProcess& process) {
+  for (size_t i = 1; i < tids.size(); i++) {
+    pid_t tid = tids[i];
+    bool files = !shares(tids[0], tid, KCMP_FILES);
+    bool places = !shares(tids[0], tid, KCMP_FS);
+    if (!files && !places) continue;
+    char name[32];
+    snprintf(name, sizeof name, "task/%d", tid);
+    UniqueFd task_fd(openat(process_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!task_fd.valid()) continue;
+    WalkedTask task{.tid = tid, .files = files, .places = places, .cwd = {}, .root = {}, .fds = {}};
+    if (files) read_fds(task_fd.get(), filter, task);
+    if (places) read_places(task_fd.get(), filter, task);
+    keep_task(process, std::move(task));
+  }
+}
+
+bool has_anything(const WalkedProcess& process) {
+  if (!process.exe.link.empty() || process.exe.asked || !process.maps.empty()) return true;
+  return std::any_of(process.tasks.begin(), process.tasks.end(), [](const WalkedTask& task) {
+    return !task.fds.empty() || !task.cwd.link.empty() || task.cwd.asked || !task.root.link.empty() || task.root.asked;
+  });
+}
+
+/** A process that was seen to have ended is looked at again so many times while it seems to live. */
+constexpr int kWalks = 20;
+
+/** And one of which something went while it was looked at is what so many looks in a row show it to be. */
+constexpr int kWalksOfTheFleeting = 3;
+
+/**
+ * Something was there at one moment of the walk and not at the next. Most often a file was closed; but it may have been the
+ * main thread that ended because another one calls exec: then of what the process holds little or nothing was seen, and
+ * by now all can be read again.
+ */
+bool gave_way(const WalkedProcess& process) {
+  return std::any_of(process.tasks.begin(), process.tasks.end(), [](const WalkedTask& task) { return task.gave_way; });
+}
+
+WalkedProcess walk_once(pid_t pid, const WalkFilter& filter) {
+  WalkedProcess process;
+  process.pid = pid;
+  auto kept_out = [&](int error, const char* at) {
+    if (error == 0) return false;
+    if (error == ENOENT || error == ESRCH) process.exited = true;
+    else process.error = error, process.at = at;
+    return true;
+  };
+  char path[32];
+  snprintf(path, sizeof path, "/proc/%d", pid);
+  UniqueFd process_fd(openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!process_fd.valid()) {
+    kept_out(errno, path);
+    return process;
+  }
+
+  // Kernel threads and zombies have no executable: what else they are, their stat tells.
+  int no_exe = read_place(process_fd.get(), "exe", filter, process.exe);
+  std::vector<pid_t> tids;
+  UniqueFd leader_fd;
+  int task_fd = process_fd.get();
+  if (no_exe == ENOENT || no_exe == ESRCH) {
+    if (kept_out(read_text(process_fd.get(), "stat", process.stat), "stat")) return process;
+    process.kernel = (flags_of(process.stat) & kKernelThread) != 0;
+    if (process.kernel) return process;
+    // The leader may have ended with its threads living on: only theirs still tell.
+    tids = threads_of(process_fd.get(), pid);
+    if (!tids.empty() && tids[0] == pid) tids.erase(tids.begin());
+    if (tids.empty()) {
+      process.exited = true;
+      return process;
+    }
+    snprintf(path, sizeof path, "task/%d", tids[0]);
+    leader_fd.reset(openat(process_fd.get(), path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!leader_fd.valid()) {
+      kept_out(errno, path);
+      return process;
+    }
+    task_fd = leader_fd.get();
+    no_exe = read_place(task_fd, "exe", filter, process.exe);
+  }
+  if (kept_out(no_exe, "exe")) return process;
+
+  WalkedTask first{.tid = tids.empty() ? pid : tids[0], .files = true, .places = true, .cwd = {}, .root = {}, .fds = {}};
+  read_places(task_fd, filter, first);
+  if (kept_out(read_fds(task_fd, filter, first), "fd")) return process;
+  process.tasks.push_back(std::move(first));
+  if (kept_out(read_maps(task_fd, filter, process.maps), "maps")) return process;
+
+  if (tids.empty()) {
+    struct stat answer;  // one link for each thread, besides "." and ".."
+    if (fstatat(process_fd.get(), "task", &answer, 0) == 0 && answer.st_nlink > 3) tids = threads_of(process_fd.get(), pid);
+  }
+  walk_own_tables(process_fd.get(), tids, filter, process);
+
+  if (has_anything(process)) {
+    read_text(process_fd.get(), "stat", process.stat);
+    read_text(process_fd.get(), "status", process.status);
+  } else {
+    // It may have ended between one look and the next: then it only seemed to hold nothing.
+    char link;
+    if (readlinkat(task_fd, "exe", &link, 1) < 0) kept_out(errno, "exe");
+  }
+  return process;
+}
+
+/** Of a process that holds nothing, no thread is told. */
+WalkedProcess told(WalkedProcess process) {
+  if (!has_anything(process)) process.tasks.clear();
+  return process;
+}
+
+/** Whether a process is there and no zombie without live threads. */
+bool seems_alive(pid_t pid) {
+  char path[32];
+  snprintf(path, sizeof path, "/proc/%d", pid);
+  UniqueFd process(openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  std::string stat;
+  if (!process.valid() || read_text(process.get(), "stat", stat) != 0) return false;
+  size_t behind_name = stat.rfind(')');
+  if (behind_name == std::string::npos || behind_name + 2 >= stat.size()) return false;
+  char state = stat[behind_name + 2];
+  return (state != 'Z' && state != 'X') || threads_of(process.get(), pid).size() > 1;
+}
+
+}  // namespace
+
+WalkedProcess walk_process(pid_t pid, const WalkFilter& filter) {
+  // exec in another thread than the main one ends that and takes its pid: in between nothing can be read of a process that lives.
+  int fleeting = 0;
+  for (int walk = 1;; walk++) {
+    WalkedProcess process = walk_once(pid, filter);
+    if (!process.exited && (!gave_way(process) || ++fleeting == kWalksOfTheFleeting)) return told(std::move(process));
+    if (walk == kWalks || !seems_alive(pid)) return told(std::move(process));
+    sched_yield();
+  }
+}
+
+Result<WalkedTask> walk_task(pid_t pid, pid_t tid) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/task/%d", pid, tid);
+  UniqueFd task_fd(openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!task_fd.valid()) return kernel_failure("openat", tid, path);
+  WalkFilter everything;
+  everything.everything = true;
+  WalkedTask task{.tid = tid, .files = true, .places = true, .cwd = {}, .root = {}, .fds = {}};
+  read_places(task_fd.get(), everything, task);
+  if (int error = read_fds(task_fd.get(), everything, task)) {
+    errno = error;
+    return kernel_failure("getdents64", tid, std::string(path) + "/fd");
+  }
+  return task;
+}
+
+Result<std::vector<ProcessNamespaces>> list_processes() {
+  UniqueFd proc(open_directory(AT_FDCWD, "/proc"));
+  if (!proc.valid()) return kernel_failure("openat", 0, "/proc");
+  auto namespace_of = [&](const char* pid, const char* kind) -> uint64_t {
+    char path[64];
+    char link[64] = {};
+    snprintf(path, sizeof path, "%s/ns/%s", pid, kind);
+    if (readlinkat(proc.get(), path, link, sizeof link - 1) < 0) return 0;
+    const char* number = strchr(link, '[');
+    return number == nullptr ? 0 : strtoull(number + 1, nullptr, 10);
+  };
+  std::vector<ProcessNamespaces> processes;
+  int error = for_each_number(proc.get(), [&](int pid, const char* name) {
+    processes.push_back({pid, namespace_of(name, "mnt"), namespace_of(name, "net")});
+  });
+  if (error != 0) {
+    errno = error;
+    return kernel_failure("getdents64", 0, "/proc");
+  }
+  return processes;
+}
+
+}  // namespace fdmove

@@ -1,0 +1,44 @@
+{
+  "variables": {
+    "core_sources": [
+      "native/arch/batch.S",
+      "native/batch.cc",
+      "native/borrowed_fd.cc",
+      "native/bounded.cc",
+      "native/dirty_log.cc",
+      "native/exe_link.cc",
+      "native/fd_passing.cc",
+      "native/file_copy.cc",
+      "native/file_handle.cc",
+      "native/freezer.cc",
+      "native/interrupted_call.cc",
+      "native/job_fingerprint.cc",
+      "native/live_copy.cc",
+      "native/mapping_state.cc",
+      "native/metadata.cc",
+      "native/mount_probe.cc",
+      "native/mount_switch.cc",
+      "native/pipe_copy.cc",
+      "native/proc_walk.cc",
+      "native/ptrace_trial.cc",
+      "native/remap.cc",
+      "native/remote_memory.cc",
+      "native/safe_path.cc",
+      "native/stepping.cc",
+      "native/syscall_program.cc",
+      "native/tracee.cc",
+      "native/tree_copy.cc",
+      "native/unix_sockets.cc",
+      "native/walk_maps.cc"
+    ],
+    "binding_sources": [
+      "native/binding/module.cc",
+      "native/binding/copy.cc",
+      "native/binding/kernel.cc",
+      "native/binding/paths.cc",
+      "native/binding/probes.cc",
+      "native/binding/proc.cc",
+      "native/binding/session.cc"
+    ]
+  }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+#include "stepping.h"
+
+#include <csignal>
+#include <time.h>
+#include <unistd.h>
+
+namespace fdmove {
+
+namespace {
+
+/** So often it is looked without waiting: a tracee on another processor usually answers within it. */
+constexpr int kEagerLooks = 8;
+/** After so long it is looked again even if no SIGCHLD came. */
+constexpr long kNapNs = 500'000;
+
+/**
+ * Sleeps until SIGCHLD, which every stop sends, or for a moment. To look again and again instead would take the processor from
+ * the tracee, where a hypervisor runs both on one.
+ */
+class ChildSignal {
+ public:
+  ChildSignal() {
+    sigemptyset(&child_);
+    sigaddset(&child_, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &child_, &before_);
+  }
+  ChildSignal(const ChildSignal&) = delete;
+  ChildSignal& operator=(const ChildSignal&) = delete;
+  ~ChildSignal() {
+    // Somebody else of this process may wait for a child of its own.
+    struct sigaction action;
+    if (taken_ && sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler != SIG_DFL) kill(getpid(), SIGCHLD);
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+  void wait() {
+    timespec nap{0, kNapNs};
+    taken_ |= sigtimedwait(&child_, nullptr, &nap) == SIGCHLD;
+  }
+
+ private:
+  bool taken_ = false;
+  sigset_t child_;
+  sigset_t before_;
+};
+
+}  // namespace
+
+bool Deadline::passed() const { return ns != UINT64_MAX && monotonic_ns() >= ns; }
+
+Deadline Deadline::in_us(uint64_t us) { return Deadline{monotonic_ns() + us * 1000}; }
+
+Result<Stop> poll_stop(pid_t tid) {
+  int status = 0;
+  pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+  if (got == -1) return kernel_failure("waitpid", tid);
+  if (got == 0) return Stop{};
+  return decode_stop(status);
+}
+
+Result<Stop> wait_stop(pid_t tid, const Deadline& deadline) {
+  for (int looks = 0; looks < kEagerLooks; looks++) {
+    auto stop = poll_stop(tid);
+    if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
+  }
+  for (ChildSignal signal;; signal.wait()) {
+    auto stop = poll_stop(tid);
+    if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
+    if (deadline.passed()) return Failure{ETIMEDOUT, "waitpid", Side::kTracer, tid};
+  }
+}
+
+Status run_to_syscall_stop(pid_t tid, const Deadline& deadline) {
+  FDMOVE_TRY(ptrace_request::to_syscall(tid));
+  return await_syscall_stop(tid, deadline);
+}
+
+Status await_syscall_stop(pid_t tid, const Deadline& deadline, Birth* birth) {
+  for (;;) {
+    auto stop = wait_stop(tid, deadline);
+    if (!stop.ok()) return stop.failure();
+    int signal = 0;
+    switch (stop->kind) {
+      case StopKind::kSyscallStop: return Done{};
+      case StopKind::kGone: return Failure{ESRCH, "waitpid", Side::kTracee, tid};
+      case StopKind::kSignalDelivery:
+        // All signals are blocked while we inject; SIGSTOP cannot be. Any other one was forced by a fault of ours.
+        if (stop->signal != SIGSTOP)
+          return Failure{EFAULT, "signal-delivery-stop", Side::kTracee, tid, nullptr, strsignal(stop->signal)};
+        signal = SIGSTOP;
+        break;
+      case StopKind::kPtraceEvent:
+        if (birth != nullptr && stop->event == PTRACE_EVENT_CLONE) {
+          auto born = ptrace_request::event_message(tid);
+          if (born.ok()) birth->tid = static_cast<pid_t>(*born);
+        }
+        break;
+      default: break;  // group-stops
+    }
+    FDMOVE_TRY(ptrace_request::to_syscall(tid, signal));
+  }
+}
+
+Status wait_for_event_stop(pid_t tid, const Deadline& deadline) {
+  for (;;) {
+    auto stop = wait_stop(tid, deadline);
+    if (!stop.ok()) return stop.failure();
+    switch (stop->kind) {
+      case StopKind::kEventStop: return Done{};
+      case StopKind::kGone: return Failure{ESRCH, "waitpid", Side::kTracee, tid};
+      default:
+        FDMOVE_TRY(ptrace_request::cont_to_event_stop(tid, stop->kind == StopKind::kSignalDelivery ? stop->signal : 0));
+    }
+  }
+}
+
+}  // namespace fdmove

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MIT
+#include "syscall_program.h"
+
+#include "clock.h"
+
+#include <algorithm>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+namespace fdmove {
+
+namespace {
+
+constexpr size_t kDatumAlignment = 16;
+constexpr size_t kScratchUnit = 64 * 1024;
+
+constexpr size_t aligned(size_t size, size_t to) { return (size + to - 1) / to * to; }
+
+}  // namespace
+
+Tracee::Call ProgramRunner::mmap_call(size_t size) const {
+  return {tracee_, SYS_mmap, {0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0}};
+}
+
+Result<RemoteAddress> ProgramRunner::mapped_at(const Result<long>& result) const {
+  if (!result.ok()) return result.failure();
+  if (is_error(*result)) return Failure{static_cast<int>(-*result), "mmap", Side::kTracee, tracee_->tid()};
+  return static_cast<RemoteAddress>(*result);
+}
+
+namespace {
+
+size_t size_of_data(const Program& program) {
+  size_t size = 0;
+  for (const Datum& datum : program.data) size += aligned(std::max<size_t>(datum.bytes.size(), 1), kDatumAlignment);
+  return size;
+}
+
+/** The first failure of several attempts. */
+class FirstFailure {
+ public:
+  /** Yields whether there was none. */
+  bool note(const Status& status) {
+    if (!status.ok() && !first_) first_ = status.failure();
+    return status.ok();
+  }
+  [[nodiscard]] bool any() const { return first_.has_value(); }
+  [[nodiscard]] Status status() const { return first_ ? Status{*first_} : Status{Done{}}; }
+
+ private:
+  std::optional<Failure> first_;
+};
+
+}  // namespace
+
+Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const std::vector<const Program*>& programs,
+                               const Deadline& deadline) {
+  std::vector<Tracee::Call> calls;
+  std::vector<ProgramRunner*> mapping;
+  for (size_t at = 0; at < runners.size(); at++) {
+    ProgramRunner& runner = *runners[at];
+    runner.program_ = programs[at];
+    runner.results_.clear();
+    runner.begun_ = 0;
+    runner.scratch_.push_back(std::make_unique<Scratch>());
+    Scratch& scratch = *runner.scratch_.back();
+    scratch.in_front = runner.injecting_.wants_batch(programs[at]->operations.size())
+                           ? aligned(Batch::size_for(*programs[at], runner.injecting_.window), kDatumAlignment)
+                           : 0;
+    scratch.size = aligned(size_of_data(*programs[at]) + scratch.in_front, kScratchUnit);
+    if (scratch.size == 0) continue;
+    calls.push_back(runner.mmap_call(scratch.size));
+    mapping.push_back(&runner);
+    if (!runner.faults_->hit()) continue;
+    for (ProgramRunner* none : mapping) none->scratch_.back()->size = 0;
+    return Failure{EIO, "mmap", Side::kTracee, runner.tracee_->tid(), nullptr, "failed on purpose"};
+  }
+  auto results = Tracee::inject_together(calls, deadline);
+  FirstFailure failure;
+  for (size_t at = 0; at < mapping.size(); at++) {
+    auto address = mapping[at]->mapped_at(results[at]);
+    // What was mapped is noted in any case: it has to be unmapped.
+    if (address.ok()) mapping[at]->scratch_.back()->address = *address;
+    if (!failure.any()) failure.note(mapping[at]->place(address, deadline));
+    else if (!address.ok()) mapping[at]->scratch_.back()->size = 0;
+  }
+  return failure.status();
+}
+
+/**
+ * Lets the fd table grow as long as no thread of ours shares it. By an fd of no file: closing one of a file would drop the
+ * locks of the process on it. What does not work here will cost the batch its time, and no more.
+ */
+Status ProgramRunner::make_room(const Deadline& deadline) {
+  if (program_->room == 0) return Done{};
+  auto made = tracee_->inject(SYS_eventfd2, {0, EFD_CLOEXEC}, deadline);
+  if (!made.ok()) return made.failure();
+  if (is_error(*made)) return Done{};
+  auto high = tracee_->inject(SYS_fcntl, {static_cast<uint64_t>(*made), F_DUPFD_CLOEXEC, program_->room}, deadline);
+  for (const auto* fd : {&high, &made}) {
+    if (!fd->ok()) return fd->failure();
+    if (is_error(**fd)) continue;
+    auto closed = tracee_->inject(SYS_close, {static_cast<uint64_t>(**fd)}, deadline);
+    if (!closed.ok()) return closed.failure();
+  }
+  return Done{};
+}
+
+/** Gives every datum an address in the scratch mapping and writes it there, pointers filled in; makes the batch. */
+Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadline) {
+  Scratch& mapped = *scratch_.back();
+  const Program& program = *program_;
+  size_t needed = size_of_data(program);
+  if (!address.ok()) {
+    mapped.size = 0;
+    if (mapped.in_front == 0 || tracee_->gone() || tracee_->stuck()) return address.failure();
+    explain(address.failure());
+    mapped.in_front = 0;
+    if (needed == 0) return Done{};
+    size_t size = aligned(needed, kScratchUnit);
+    Tracee::Call again = mmap_call(size);
+    address = mapped_at(tracee_->inject(again.nr, again.args, deadline));
+    if (!address.ok()) return address.failure();
+    mapped.size = size;
+  }
+  mapped.address = *address;
+
+  RemoteAddress base = mapped.address + mapped.in_front;
+  std::string image(needed, '\0');
+  size_t at = 0;
+  for (const Datum& datum : program.data) {
+    mapped.data.push_back(base + at);
+    memcpy(image.data() + at, datum.bytes.data(), datum.bytes.size());
+    at += aligned(std::max<size_t>(datum.bytes.size(), 1), kDatumAlignment);
+  }
+  for (size_t index = 0; index < program.data.size(); index++) {
+    for (const Datum::Pointer& pointer : program.data[index].pointers) {
+      if (pointer.data >= mapped.data.size() || pointer.at + sizeof(uint64_t) > program.data[index].bytes.size())
+        return refusal("ERR_FDMOVE_INTERNAL", "a pointer of the program leads nowhere");
+      uint64_t value = mapped.data[pointer.data] + pointer.offset;
+      memcpy(image.data() + (mapped.data[index] - base) + pointer.at, &value, sizeof value);
+    }
+  }
+  FDMOVE_TRY(write_remote(tracee_->tid(), base, image.data(), image.size()));
+  if (mapped.in_front == 0) return Done{};
+
+  FDMOVE_TRY(make_room(deadline));
+  mapped.batch = std::make_unique<Batch>(*tracee_, program, mapped.data, mapped.address, injecting_.window);
+  Status started = mapped.batch->start(deadline);
+  if (started.ok()) return Done{};
+  const Failure& why = started.failure();
+  if (why.code != nullptr || tracee_->gone() || tracee_->stuck()) return why;
+  mapped.batch.reset();
+  explain(why);
+  return Done{};
+}
+
+void ProgramRunner::explain(const Failure& why) {
+  note_ = "process " + std::to_string(tracee_->pid()) + " is moved call by call, as it refuses a batch: " + why.call + ": " +
+          (why.detail.empty() ? strerror(why.error) : why.detail);
+}
+
+Result<uint64_t> ProgramRunner::resolve(const Argument& argument) const {
+  switch (argument.kind) {
+    case Argument::Kind::kValue: return argument.value;
+    case Argument::Kind::kData:
+      if (argument.value < data_count()) return datum_at(argument.value) + argument.offset;
+      break;
+    case Argument::Kind::kResult:
+      if (argument.value < results_.size()) return static_cast<uint64_t>(results_[argument.value]);
+      break;
+    case Argument::Kind::kLoad: {
+      if (argument.value >= data_count()) break;
+      int32_t value = 0;
+      FDMOVE_TRY(read_remote(tracee_->tid(), datum_at(argument.value) + argument.offset, &value, sizeof value));
+      return static_cast<uint64_t>(static_cast<int64_t>(value));
+    }
+  }
+  return refusal("ERR_FDMOVE_INTERNAL", "an argument of the program leads nowhere");
+}
+
+Result<arch::SyscallArgs> ProgramRunner::resolve(const Call& call) const {
+  arch::SyscallArgs args{};
+  for (size_t index = 0; index < args.size(); index++) {
+    auto value = resolve(call.args[index]);
+    if (!value.ok()) return value.failure();
+    args[index] = *value;
+  }
+  return args;
+}
+
+Status ProgramRunner::begin(size_t end, const Deadline&) {
+  if (program_ == nullptr) return refusal("ERR_FDMOVE_INTERNAL", "no program is loaded");
+  end_ = std::min(end, program_->operations.size());
+  if (batch() == nullptr || end_ <= results_.size()) return Done{};
+  begun_ = results_.size() + faults_->pass(end_ - results_.size());
+  return begun_ > results_.size() ? batch()->begin(begun_) : Status{Done{}};
+}
+
+Result<Outcome> ProgramRunner::complete(const Deadline& deadline) {
+  if (program_ == nullptr) return refusal("ERR_FDMOVE_INTERNAL", "no program is loaded");
+  auto outcomes = complete_all({this}, deadline);
+  if (!outcomes.ok()) return outcomes.failure();
+  return std::move(outcomes->front());
+}
+
+Result<Outcome> ProgramRunner::complete_batch(const Deadline& deadline) {
+  Outcome outcome;
+  while (results_.size() < end_) {
+    if (begun_ > results_.size()) {
+      FDMOVE_TRY(batch()->complete(deadline));
+      auto results = batch()->results(results_.size());
+      if (!results.ok()) return results.failure();
+      results_.insert(results_.end(), results->begin(), results->end());
+      outcome.results.insert(outcome.results.end(), results->begin(), results->end());
+      if (batch()->failed()) {
+        outcome.failed_at = static_cast<int>(results_.size()) - 1;
+        return outcome;
+      }
+    }
+    if (results_.size() == end_) break;
+    const Operation& fails = program_->operations[results_.size()];
+    // As in step(): close(2) gives the fd back also when it fails.
+    if (fails.call.nr == SYS_close) {
+      FDMOVE_TRY(batch()->begin(results_.size() + 1));
+      FDMOVE_TRY(batch()->complete(deadline));
+    } else {
+      FDMOVE_TRY(batch()->skip(-EIO));
+    }
+    outcome.results.push_back(-EIO);
+    if (fails.expect != Operation::Expect::kAny) {
+      outcome.failed_at = static_cast<int>(results_.size());
+      results_.push_back(-EIO);
+      return outcome;
+    }
+    results_.push_back(-EIO);
+    FDMOVE_TRY(begin(end_, deadline));
+  }
+  return outcome;
+}
+
+/** The next call. No tracee where it is left out, because it is made to fail. */
+Result<Tracee::Call> ProgramRunner::next_step(Outcome& outcome) {
+  const Operation& operation = program_->operations[results_.size()];
+  auto args = resolve(operation.call);
+  if (!args.ok()) return args.failure();
+  outcome.started_ns.push_back(monotonic_ns());
+  faulty_ = faults_->hit();
+  // close(2) gives the fd back also when it fails, and so it does here when it fails on purpose.
+  bool made = !faulty_ || operation.call.nr == SYS_close;
+  return Tracee::Call{made ? tracee_ : nullptr, operation.call.nr, *args};
+}
+
+/** Takes the result of the next call in. */
+Status ProgramRunner::end_step(long result, Outcome& outcome) {
+  const Operation& operation = program_->operations[results_.size()];
+  if (faulty_) result = -EIO;
+  results_.push_back(result);
+  outcome.results.push_back(result);
+  for (const Call& call : operation.undo) {
+    if (is_error(result)) break;
+    auto undo = resolve(call);
+    if (!undo.ok()) return undo.failure();
+    undo_.push_back({call.nr, *undo});
+  }
+  bool met = operation.expect == Operation::Expect::kAny || !is_error(result);
+  if (met && operation.expect == Operation::Expect::kEquals) {
+    auto expected = resolve(operation.expected);
+    if (!expected.ok()) return expected.failure();
+    met = static_cast<uint64_t>(result) == *expected;
+  }
+  if (!met) outcome.failed_at = static_cast<int>(results_.size()) - 1;
+  return Done{};
+}
+
+Result<std::vector<Outcome>> ProgramRunner::complete_all(const std::vector<ProgramRunner*>& runners, const Deadline& deadline) {
+  std::vector<Outcome> outcomes(runners.size());
+  FirstFailure failure;
+  for (bool going = true; going && !failure.any();) {
+    going = false;
+    std::vector<Tracee::Call> calls;
+    std::vector<size_t> callers;
+    for (size_t at = 0; at < runners.size() && !failure.any(); at++) {
+      ProgramRunner& runner = *runners[at];
+      if (runner.batch() != nullptr || !runner.may_step(outcomes[at])) continue;
+      going = true;
+      auto call = runner.next_step(outcomes[at]);
+      if (!call.ok()) {
+        failure.note(call.failure());
+      } else if (call->tracee == nullptr) {
+        failure.note(runner.end_step(-EIO, outcomes[at]));
+      } else {
+        calls.push_back(*call);
+        callers.push_back(at);
+      }
+    }
+    auto results = Tracee::inject_together(calls, deadline);
+    for (size_t index = 0; index < calls.size(); index++) {
+      size_t at = callers[index];
+      failure.note(results[index].ok() ? runners[at]->end_step(*results[index], outcomes[at]) : Status{results[index].failure()});
+    }
+  }
+  for (size_t at = 0; at < runners.size(); at++) {
+    if (runners[at]->batch() == nullptr) continue;
+    auto outcome = runners[at]->complete_batch(deadline);
+    if (outcome.ok()) outcomes[at] = std::move(*outcome);
+    else failure.note(outcome.failure());
+  }
+  if (failure.any()) return failure.status().failure();
+  return outcomes;
+}
+
+Result<std::string> ProgramRunner::read_datum(size_t index, size_t size) const {
+  if (index >= data_count()) return refusal("ERR_FDMOVE_INTERNAL", "no such datum");
+  std::string bytes(size, '\0');
+  FDMOVE_TRY(read_remote(tracee_->tid(), datum_at(index), bytes.data(), size));
+  return bytes;
+}
+
+Status ProgramRunner::commit() {
+  undo_.clear();
+  Status status = Done{};
+  for (auto& scratch : scratch_) {
+    if (scratch->batch == nullptr) continue;
+    Status committed = scratch->batch->commit();
+    if (!committed.ok() && status.ok()) status = committed;
+  }
+  return status;
+}
+
+Status ProgramRunner::rollback(const Deadline& deadline) {
+  std::optional<Failure> first;
+  for (auto scratch = scratch_.rbegin(); scratch != scratch_.rend(); ++scratch) {
+    if ((*scratch)->batch == nullptr) continue;
+    Status undone = (*scratch)->batch->rollback(deadline);
+    if (!undone.ok() && !tracee_->gone() && !first) first = undone.failure();
+  }
+  for (; !undo_.empty(); undo_.pop_back()) {
+    const Undo& undo = undo_.back();
+    auto result = tracee_->inject(undo.nr, undo.args, deadline);
+    if (!result.ok()) {
+      // A tracee that is gone needs no undoing.
+      if (tracee_->gone()) break;
+      if (!first) first = result.failure();
+    } else if (is_error(*result) && !(undo.nr == SYS_close && *result == -EBADF) && !first) {
+      // An fd that the program itself has closed by then is as it should be.
+      first = Failure{static_cast<int>(-*result), "undo", Side::kTracee, tracee_->tid()};
+    }
+  }
+  undo_.clear();
+  if (first) return *first;
+  return Done{};
+}
+
+/** Yields whether the scratch mapping is free: the thread of a batch that hangs still needs it. */
+Result<bool> ProgramRunner::end_batch(Scratch& scratch, const Deadline& deadline) {
+  if (scratch.batch == nullptr) return true;
+  FDMOVE_TRY(scratch.batch->finish(deadline));
+  if (!scratch.batch->stuck()) return true;
+  note_ = "a thread of fdmove hangs in the kernel in process " + std::to_string(tracee_->pid()) +
+          "; when it comes out it takes back what it did, and ends";
+  return false;
+}
+
+Status ProgramRunner::finish_all(const std::vector<ProgramRunner*>& runners, const Deadline& deadline) {
+  FirstFailure failure;
+  for (bool going = true; going;) {
+    going = false;
+    std::vector<Tracee::Call> calls;
+    for (ProgramRunner* runner : runners) {
+      if (runner->tracee_->gone() || runner->tracee_->stuck() || runner->scratch_.empty()) continue;
+      going = true;
+      Scratch& scratch = *runner->scratch_.back();
+      auto free = runner->end_batch(scratch, deadline);
+      if (!free.ok()) failure.note(free.failure());
+      else if (*free && scratch.size > 0) calls.push_back({runner->tracee_, SYS_munmap, {scratch.address, scratch.size}});
+      runner->scratch_.pop_back();
+    }
+    auto results = Tracee::inject_together(calls, deadline);
+    for (size_t at = 0; at < calls.size(); at++)
+      if (!results[at].ok() && !calls[at].tracee->gone()) failure.note(results[at].failure());
+  }
+  // One whose call hangs is waited for last of all, when the others have been let go: Freezer::release().
+  for (ProgramRunner* runner : runners)
+    if (!runner->tracee_->stuck()) failure.note(runner->tracee_->begin_end_of_injection(deadline));
+  for (ProgramRunner* runner : runners) {
+    failure.note(runner->tracee_->await_end_of_injection(deadline));
+    runner->scratch_.clear();
+  }
+  return failure.status();
+}
+
+}  // namespace fdmove

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT
+#include "tracee.h"
+
+#include <utility>
+
+#include "interrupted_call.h"
+
+namespace fdmove {
+
+namespace {
+
+/** linux/ptrace.h has it, but does not go together with sys/ptrace.h. */
+struct RseqConfiguration {
+  uint64_t address;
+  uint32_t size;
+  uint32_t signature;
+  uint32_t flags;
+  uint32_t pad;
+};
+constexpr auto kGetRseqConfiguration = static_cast<enum __ptrace_request>(0x420f);
+
+/** struct rseq_cs of linux/rseq.h. */
+struct CriticalSection {
+  uint32_t version;
+  uint32_t flags;
+  uint64_t start;
+  uint64_t length;
+  uint64_t abort;
+};
+constexpr size_t kOffsetOfCriticalSection = 8;
+
+constexpr unsigned long kSuspendSeccomp = 1 << 21;  // PTRACE_O_SUSPEND_SECCOMP, not in older headers
+
+constexpr uint64_t kAllSignals = ~uint64_t{0};
+
+/** How long a call that outlived its deadline may take to come back once it was interrupted. */
+constexpr uint64_t kCancelUs = 200'000;
+
+}  // namespace
+
+Status Tracee::interrupt() {
+  before_stop_ = arch::look_before_stop(tid_);
+  return ptrace_request::interrupt(tid_);
+}
+
+Status Tracee::take_registers(const Deadline& deadline) {
+  auto registers = arch::read_registers(tid_, before_stop_);
+  if (!registers.ok()) return registers.failure();
+  registers_ = *registers;
+  if (!can_reissue(registers_)) return Done{};
+  return arch::reissue_syscall(tid_, registers_, deadline);
+}
+
+/**
+ * A thread stopped inside a restartable sequence must not simply go on there: while it made our calls its program
+ * counter was elsewhere, so that the kernel forgot the sequence. It goes on where the kernel would have sent it.
+ */
+Status Tracee::leave_critical_section() {
+  RseqConfiguration configuration{};
+  if (ptrace(kGetRseqConfiguration, tid_, sizeof configuration, &configuration) < 0 || configuration.address == 0) return Done{};
+  uint64_t pointer = 0;
+  CriticalSection section{};
+  if (!read_remote(tid_, configuration.address + kOffsetOfCriticalSection, &pointer, sizeof pointer).ok() || pointer == 0) return Done{};
+  if (!read_remote(tid_, pointer, &section, sizeof section).ok()) return Done{};
+  if (arch::program_counter(registers_) - section.start < section.length) arch::set_program_counter(registers_, section.abort);
+  return Done{};
+}
+
+Status Tracee::begin_injection(const Deadline& deadline) {
+  // Only while the thread makes our calls, never while it runs code of its own. Needs CAP_SYS_ADMIN; without it the plan
+  // has refused jobs with a filter.
+  (void)ptrace_request::set_options(tid_, kTraceOptions | kSuspendSeccomp);
+  auto mask = ptrace_request::signal_mask(tid_);
+  if (!mask.ok()) return mask.failure();
+  signal_mask_ = *mask;
+  auto gadget = find_syscall_instruction(tid_);
+  if (!gadget.ok()) return gadget.failure();
+  FDMOVE_TRY(leave_critical_section());
+  FDMOVE_TRY(ptrace_request::set_signal_mask(tid_, kAllSignals));
+  injecting_ = true;
+  return injection_.open(tid_, registers_, *gadget, deadline);
+}
+
+Result<long> Tracee::inject(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth) {
+  FDMOVE_TRY(begin_call(nr, args, deadline));
+  FDMOVE_TRY(enter_call(deadline, birth));
+  return end_call(deadline, birth);
+}
+
+Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {
+  if (gone_) return Failure{ESRCH, "inject", Side::kTracer, tid_};
+  // It is running, not stopped: the next question would give ESRCH, as one that is gone does.
+  if (stuck_) return Failure{ETIMEDOUT, "inject", Side::kTracee, tid_, nullptr, "an earlier call hangs in the kernel"};
+  if (!injecting_) FDMOVE_TRY(begin_injection(deadline));
+  return ended_badly(injection_.begin(tid_, nr, args));
+}
+
+Status Tracee::enter_call(const Deadline& deadline, const Birth* birth) {
+  return ended_badly(injection_.enter(tid_, deadline, birth));
+}
+
+Result<long> Tracee::end_call(const Deadline& deadline, Birth* birth) {
+  auto result = injection_.end(tid_, deadline, birth);
+  if (result.ok()) return result;
+  FDMOVE_TRY(ended_badly(result.failure()));
+  return result;
+}
+
+/** Looks after a thread whose call could not be made; the failure is passed on. */
+Status Tracee::ended_badly(const Status& status) {
+  if (status.ok()) return status;
+  if (status.failure().error == ESRCH) mark_gone();
+  if (status.failure().error == ETIMEDOUT) {
+    // Cut it off: an interruptible call comes back at once. One in D state keeps the thread until it is done.
+    FDMOVE_TRY(ptrace_request::interrupt(tid_));
+    stuck_ = !wait_for_event_stop(tid_, Deadline::in_us(kCancelUs)).ok();
+  }
+  return status;
+}
+
+std::vector<Result<long>> Tracee::inject_together(const std::vector<Call>& calls, const Deadline& deadline) {
+  std::vector<Result<long>> results(calls.size(), Result<long>(0));
+  auto all = [&](auto part) {
+    for (size_t at = 0; at < calls.size(); at++) {
+      if (!results[at].ok()) continue;
+      Status status = part(calls[at]);
+      if (!status.ok()) results[at] = status.failure();
+    }
+  };
+  all([&](const Call& call) { return call.tracee->begin_call(call.nr, call.args, deadline); });
+  all([&](const Call& call) { return call.tracee->enter_call(deadline); });
+  for (size_t at = 0; at < calls.size(); at++)
+    if (results[at].ok()) results[at] = calls[at].tracee->end_call(deadline);
+  return results;
+}
+
+Status Tracee::begin_end_of_injection(const Deadline& deadline) {
+  if (!injecting_ || gone_) return Done{};
+  if (stuck_) {
+    FDMOVE_TRY(wait_for_event_stop(tid_, Deadline{}));
+    stuck_ = false;
+  }
+  injecting_ = false;
+  (void)ptrace_request::set_options(tid_, kTraceOptions);
+  Status begun = injection_.begin_close(tid_, signal_mask_, deadline);
+  ending_ = begun.ok();
+  if (begun.ok() || begun.failure().error != ESRCH) return begun;
+  mark_gone();
+  return Done{};
+}
+
+Status Tracee::await_end_of_injection(const Deadline& deadline) {
+  if (!std::exchange(ending_, false) || gone_) return Done{};
+  Status closed = injection_.end_close(tid_, deadline);
+  if (closed.ok() || closed.failure().error != ESRCH) return closed;
+  mark_gone();
+  return Done{};
+}
+
+Status Tracee::release() {
+  if (gone_ || !stopped_) return Done{};
+  FDMOVE_TRY(end_injection(Deadline{}));
+  stopped_ = false;
+  if (gone_) return Done{};
+  Status detached = ptrace_request::detach(tid_);
+  if (!detached.ok() && detached.failure().error == ESRCH) {
+    mark_gone();
+    return Done{};
+  }
+  return detached;
+}
+
+}  // namespace fdmove

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+/** One thread of the job, from seize to release. */
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "arch/arch.h"
+#include "clock.h"
+#include "remote_memory.h"
+
+namespace fdmove {
+
+/** No TRACEVFORK: a vfork child that we held could never reach the exec that its parent waits for. */
+inline constexpr unsigned long kTraceOptions =
+    PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEEXEC;
+
+/**
+ * A thread that we seized. Thread: only the OS thread that called seize(); any other gets ESRCH (ptrace(2)).
+ * While stopped it stands in an event stop, with its own registers, unless an injection is open.
+ */
+class Tracee {
+ public:
+  Tracee(pid_t pid, pid_t tid) : pid_(pid), tid_(tid) {}
+
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  [[nodiscard]] pid_t tid() const { return tid_; }
+  [[nodiscard]] bool stopped() const { return stopped_; }
+  [[nodiscard]] bool gone() const { return gone_; }
+  [[nodiscard]] bool injecting() const { return injecting_; }
+  /** The injected call did not come back before its deadline; release() waits for it. */
+  [[nodiscard]] bool stuck() const { return stuck_; }
+  [[nodiscard]] const arch::Registers& registers() const { return registers_; }
+
+  /** CLOCK_MONOTONIC in nanoseconds of the moment when its stop was seen. */
+  [[nodiscard]] uint64_t stopped_at_ns() const { return stopped_at_ns_; }
+
+  void mark_stopped() { stopped_ = true; stopped_at_ns_ = monotonic_ns(); }
+  void mark_running() { stopped_ = false; }
+  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; }
+
+  /** PTRACE_INTERRUPT, with a last look at what the thread does. Error ESRCH: gone. */
+  Status interrupt();
+
+  /**
+   * Reads the registers of a fresh event stop and mends what our stop did to the call in flight: see
+   * interrupted_call.h. Errors: ERR_FDMOVE_32BIT.
+   */
+  Status take_registers(const Deadline& deadline);
+
+  /**
+   * Makes one call in the thread. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno.
+   * With `birth` the call is clone: it says where the new thread begins, and is told its tid.
+   */
+  Result<long> inject(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth = nullptr);
+
+  /** A call for a thread. */
+  struct Call {
+    Tracee* tracee;
+    long nr;
+    arch::SyscallArgs args;
+  };
+
+  /**
+   * One call in each of several threads, all at the same time: whoever waits for one thread after the other waits for as
+   * many changes between processors. Results as of inject(), in the order of the calls.
+   */
+  static std::vector<Result<long>> inject_together(const std::vector<Call>& calls, const Deadline& deadline);
+
+  /** Closes an open injection: registers and signal mask are the thread's own again, and it stands in an event stop. */
+  Status end_injection(const Deadline& deadline) {
+    FDMOVE_TRY(begin_end_of_injection(deadline));
+    return await_end_of_injection(deadline);
+  }
+  /** The same in two halves, so that several threads do it at the same time. */
+  Status begin_end_of_injection(const Deadline& deadline);
+  Status await_end_of_injection(const Deadline& deadline);
+
+  /** Lets the thread run on. Being gone is no error. */
+  Status release();
+
+ private:
+  Status begin_injection(const Deadline& deadline);
+  // A call in three parts: each waits for what the one before it began. One that fails ends the call.
+  Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline);
+  Status enter_call(const Deadline& deadline, const Birth* birth = nullptr);
+  Result<long> end_call(const Deadline& deadline, Birth* birth = nullptr);
+  Status ended_badly(const Status& status);
+  Status leave_critical_section();
+
+  pid_t pid_;
+  pid_t tid_;
+  bool stopped_ = false;
+  uint64_t stopped_at_ns_ = 0;
+  bool gone_ = false;
+  bool injecting_ = false;
+  bool ending_ = false;  ///< the injection: its end was begun and not yet waited for
+  bool stuck_ = false;
+  arch::BeforeStop before_stop_{};
+  arch::Registers registers_{};
+  uint64_t signal_mask_ = 0;
+  arch::Injection injection_;
+};
+
+}  // namespace fdmove

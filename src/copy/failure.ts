@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+// What the kernel says while files are copied, as an error for the administrator.
+import { type ErrorCode, errorKinds, FdmoveError } from '../errors.js'
+
+const codes: Readonly<Record<string, ErrorCode>> = {
+  ENOSPC: 'ERR_FDMOVE_NO_SPACE',
+  EDQUOT: 'ERR_FDMOVE_NO_SPACE',
+  EROFS: 'ERR_FDMOVE_READ_ONLY',
+  EFBIG: 'ERR_FDMOVE_CANNOT_HOLD',
+  ENAMETOOLONG: 'ERR_FDMOVE_CANNOT_HOLD',
+  EACCES: 'ERR_FDMOVE_PERMISSION',
+  EPERM: 'ERR_FDMOVE_PERMISSION',
+  EEXIST: 'ERR_FDMOVE_EXISTS',
+  ELOOP: 'ERR_FDMOVE_UNSAFE_PATH',
+  ENOTDIR: 'ERR_FDMOVE_UNSAFE_PATH',
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorKinds, code)
+}
+
+/** `cause`, thrown by the addon or by Node, as a FdmoveError that names `what` (a path) it happened to. */
+export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError {
+  if (cause instanceof FdmoveError) return cause
+  const { code = '', message } = cause as NodeJS.ErrnoException
+  const text = `${what.toString()}: ${message}`
+  if (isErrorCode(code)) return new FdmoveError(code, text, { cause })
+  return new FdmoveError(codes[code] ?? 'ERR_FDMOVE_COPY', text, { cause })
+}
+
+export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
+  return codes.includes((error as NodeJS.ErrnoException).code ?? '')
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// Where an inode of OLD goes at NEW, and what may stand in its way.
+import { FdmoveError } from '../errors.js'
+import { native } from '../native.js'
+import type { CopySource, DestinationOptions } from './contract.js'
+import type { Directories } from './directories.js'
+import { join, nameOf, parentOf } from './relative-path.js'
+import { isSameKind, openExisting, type StagedInode, stage } from './staged-inode.js'
+
+type Place = Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
+
+/** Refuses, before anything is made, what has a final name of `source` already. */
+export function checkNames(source: CopySource, directories: Directories, { to, overwrite }: Place): void {
+  for (const path of source.names) {
+    const parent = path.length === 0 ? null : directories.find(parentOf(path))
+    const present = parent === null ? null : native.inodeAt(parent.fd, nameOf(path))
+    if (present === null) continue
+    const there = join(to, path).toString()
+    const old = native.inodeOf(source.fd)
+    if (old.dev === present.dev && old.ino === present.ino)
+      throw new FdmoveError('ERR_FDMOVE_SAME_STORAGE', `${there} is the very file at OLD`)
+    if (source.kind === 'directory') {
+      if (isSameKind('directory', present)) continue
+      throw new FdmoveError('ERR_FDMOVE_EXISTS', `${there} exists and is no directory`)
+    }
+    if (overwrite && !isSameKind('directory', present)) continue
+    throw new FdmoveError('ERR_FDMOVE_EXISTS', `${there} exists already; --overwrite replaces it, --copy none uses it`)
+  }
+}
+
+/** Refuses when NEW has not the room, as far as that can be told beforehand. */
+export function checkSpace(sources: readonly CopySource[], directories: Directories, { to, copy }: Place): void {
+  if (copy === 'none') return
+  const space = native.spaceOf(directories.root.fd)
+  if (space.readOnly) throw new FdmoveError('ERR_FDMOVE_READ_ONLY', `${to.toString()} is on a read-only file system`)
+  let needed = 0n
+  let mayShare = false
+  for (const source of sources) {
+    if (source.kind !== 'file') continue
+    const { size, blocks } = native.inodeOf(source.fd)
+    needed += blocks * 512n < size ? blocks * 512n : size
+    mayShare ||= native.spaceOf(source.fd).type === space.type
+  }
+  // Where blocks may be shared with OLD, only trying can tell.
+  if (space.freeBytes !== null && needed > space.freeBytes && !mayShare)
+    throw new FdmoveError(
+      'ERR_FDMOVE_NO_SPACE',
+      `${to.toString()} has ${space.freeBytes} bytes free, the files need ${needed}`,
+    )
+}
+
+/** The administrator's copy: of the same kind, and one inode for all names. Contents are compared by the passes. */
+function checkExisting(source: CopySource, staged: StagedInode, directories: Directories, to: Buffer): void {
+  const old = native.inodeOf(source.fd)
+  const differs = (why: string) =>
+    new FdmoveError('ERR_FDMOVE_DIFFERS', `${join(to, source.names[0]!).toString()} ${why}`)
+  if (!isSameKind(source.kind, staged.inode)) throw differs('is not of the same kind as at OLD')
+  for (const path of source.names.slice(1)) {
+    const parent = directories.find(parentOf(path))
+    const inode = parent === null ? null : native.inodeAt(parent.fd, nameOf(path))
+    if (inode?.ino !== staged.inode.ino || inode.dev !== staged.inode.dev)
+      throw differs(`and ${join(to, path).toString()} are one file at OLD, but not at NEW`)
+  }
+  if (source.kind === 'device' && staged.inode.rdev !== old.rdev) throw differs('is another device than at OLD')
+  if (source.kind === 'symlink' && !native.readSymlink(staged.fd).equals(native.readSymlink(source.fd)))
+    throw differs('leads elsewhere than at OLD')
+  if (source.kind === 'file' && staged.inode.size !== old.size)
+    throw differs(`has ${staged.inode.size} bytes, at OLD it has ${old.size}`)
+}
+
+/** The inode at NEW for `source`: found where it may be, made otherwise. */
+export function place(source: CopySource, directories: Directories, options: Place): StagedInode {
+  const first = source.names[0]
+  if (options.copy === 'none' && first !== undefined) {
+    const existing = openExisting(source, directories)
+    if (existing === null) {
+      const path = join(options.to, first).toString()
+      throw new FdmoveError('ERR_FDMOVE_DIFFERS', `${path} does not exist, and --copy none makes nothing`)
+    }
+    checkExisting(source, existing, directories, options.to)
+    return existing
+  }
+  if (source.kind === 'directory' && first !== undefined) {
+    const { fd } = directories.ensure(first)
+    return { source, fd, inode: native.inodeOf(fd), foreign: true, staging: null, published: [] }
+  }
+  checkNames(source, directories, options)
+  return stage(source, directories)
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// What the kernel is doing for a job just now and that no plan can see in its tables: a thread that waits in the open of
+// a FIFO, asynchronous input and output, a server of OLD itself. Looked for before anything is touched.
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { native } from '../native.js'
+import { fileFlags } from '../plan/file-flags.js'
+import { gone } from './gone.js'
+import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
+import { below, type Storage } from './storage.js'
+
+/** Everything of the kind, before anything is touched. */
+export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
+  const atRest = snapshot.processes.flatMap(({ pid }) => {
+    try {
+      return [...waitingOpens(from, pid), ...servedByItself(from, pid)]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+  return [...atRest, ...findAsynchronous(snapshot)]
+}
+
+/** Requests that the kernel works on while the threads stand still would still reach the old files. Cheap where there are none. */
+export function findAsynchronous(snapshot: JobSnapshot): Obstacle[] {
+  return snapshot.tables.flatMap((table) => {
+    if (table.held.length === 0) return []
+    try {
+      return asynchronous(table)
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
+/**
+ * Threads that wait in open(2) of a FIFO of OLD: they hold it and nothing shows it; resumed, they would look its name up
+ * again. wait_for_partner() in fs/pipe.c.
+ */
+function waitingOpens(from: Storage, pid: number): Obstacle[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    try {
+      const task = `/proc/${pid}/task/${tid}`
+      if (!readFileSync(`${task}/wchan`, 'latin1').includes('wait_for_partner')) return []
+      const path = openedPath(task, Number(tid))
+      if (path !== undefined && below(from.path, path) === undefined) return []
+      const what = `thread ${tid} -> ${path?.toString() ?? 'a FIFO'}`
+      return [{ pid, kind: 'open', what, why: 'waits in open() of a FIFO for the other end; open that first' }]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
+/** The path that a thread in openat(2) or open(2) asks for, made absolute; undefined when it cannot be read. */
+function openedPath(task: string, tid: number): Buffer | undefined {
+  const [, first, second] = readFileSync(`${task}/syscall`, 'latin1').split(' ')
+  if (first === undefined || second === undefined) return undefined
+  // open(path) or openat(directory, path): a directory is a small number or AT_FDCWD, a path is an address.
+  const directory = BigInt.asIntN(32, BigInt(first))
+  const isOpenat = BigInt(first) < 0x10000n || directory === -100n
+  try {
+    const path = native.readString(tid, BigInt(isOpenat ? second : first))
+    if (path[0] === 0x2f) return path
+    const base = !isOpenat || directory === -100n ? `${task}/cwd` : `${task}/fd/${directory}`
+    return Buffer.concat([readlinkSync(base, { encoding: 'buffer' }), Buffer.from('/'), path])
+  } catch {
+    return undefined
+  }
+}
+
+function asynchronous({ pid, held, rings }: FdTable): Obstacle[] {
+  const found: Obstacle[] = []
+  const direct = held.some(({ flags }) => (flags & fileFlags.O_DIRECT) !== 0)
+  if (direct && readFileSync(`/proc/${pid}/maps`, 'latin1').includes('/[aio]'))
+    found.push({
+      pid,
+      kind: 'aio',
+      what: 'an io_setup() context',
+      why: 'asynchronous O_DIRECT input and output may be under way, which does not stop with the threads',
+    })
+  for (const { fd, pollThread, submissions } of rings) {
+    const why =
+      direct || hasWorkers(pid)
+        ? 'may have requests under way, which do not stop with the threads; try again when it is idle'
+        : pollThread > 0
+          ? 'has a polling thread of the kernel, which does not stop with the others'
+          : submissions > 0
+            ? 'has requests queued; try again when it is idle'
+            : undefined
+    if (why !== undefined) found.push({ pid, kind: 'io_uring', what: `fd ${fd} -> io_uring`, why })
+  }
+  return found
+}
+
+/** Workers of io_uring are listed among the threads while there is work, and some seconds longer. */
+function hasWorkers(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).some((tid) => {
+    try {
+      return readFileSync(`/proc/${pid}/task/${tid}/comm`, 'latin1').startsWith('iou-wrk-')
+    } catch {
+      return false
+    }
+  })
+}
+
+/** A FUSE server that is stopped cannot answer what we ask of OLD. */
+function servedByItself(from: Storage, pid: number): Obstacle[] {
+  if (!from.mount.type.startsWith('fuse')) return []
+  const serves = readdirSync(`/proc/${pid}/fd`).find((name) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${name}`) === '/dev/fuse'
+    } catch {
+      return false
+    }
+  })
+  if (serves === undefined) return []
+  return [
+    {
+      pid,
+      kind: 'fuse',
+      what: `fd ${serves} -> /dev/fuse`,
+      why: 'may be the server of OLD itself, which must run for the copy',
+    },
+  ]
+}

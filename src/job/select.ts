@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+// Which processes the job is, and whether each of them can be a target at all.
+import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
+import { type ErrorCode, FdmoveError } from '../errors.js'
+import { native } from '../native.js'
+import type { Selection } from '../options.js'
+import { type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
+import { gone } from './gone.js'
+import { namespaceOf } from './storage.js'
+
+const flagKernelThread = 0x200000
+
+export function listPids(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+}
+
+/** 0 when the process has ended. */
+export function parentOf(pid: number): number {
+  try {
+    return parseStat(readFileSync(`/proc/${pid}/stat`))?.ppid ?? 0
+  } catch (error) {
+    return gone(error) ?? 0
+  }
+}
+
+/** Pids with their parents, of every process in sight. */
+function listParents(): Map<number, number> {
+  const parents = new Map<number, number>()
+  for (const pid of listPids()) {
+    try {
+      const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+      if (stat) parents.set(pid, stat.ppid)
+    } catch (error) {
+      gone(error)
+    }
+  }
+  return parents
+}
+
+/** `pids` and everything that descends from them, parents first. */
+export function withDescendants(pids: readonly number[]): number[] {
+  const parents = listParents()
+  const selected = new Set(pids)
+  for (let grown = true; grown; ) {
+    grown = false
+    for (const [pid, parent] of parents) {
+      if (selected.has(parent) && !selected.has(pid)) {
+        selected.add(pid)
+        grown = true
+      }
+    }
+  }
+  return parentsFirst([...selected], parents)
+}
+
+/** Parents before their children: a vfork parent can only stop while its child runs. */
+export function parentsFirst(pids: readonly number[], parents = listParents()): number[] {
+  const depth = (pid: number): number => {
+    let steps = 0
+    for (let at = parents.get(pid); at !== undefined && at > 0 && steps < 1000; at = parents.get(at)) steps++
+    return steps
+  }
+  const depths = new Map(pids.map((pid) => [pid, depth(pid)]))
+  return [...new Set(pids)].sort((one, other) => depths.get(one)! - depths.get(other)!)
+}
+
+/** The pids of a cgroup, with those of the groups below it. Errors: ERR_FDMOVE_USAGE. */
+function pidsOfCgroup(path: string): number[] {
+  const pids: number[] = []
+  const walk = (directory: string) => {
+    pids.push(...readFileSync(`${directory}/cgroup.procs`, 'utf8').split('\n').filter(Boolean).map(Number))
+    for (const entry of readdirSync(directory, { withFileTypes: true }))
+      if (entry.isDirectory()) walk(`${directory}/${entry.name}`)
+  }
+  const candidates = path.startsWith('/sys/')
+    ? [path]
+    : [`/sys/fs/cgroup/${path}`, `/sys/fs/cgroup/unified/${path}`, path]
+  for (const directory of candidates) {
+    try {
+      walk(directory)
+      return pids.filter((pid) => pid > 0)
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    }
+  }
+  throw new FdmoveError('ERR_FDMOVE_USAGE', `no such cgroup: ${path}`)
+}
+
+/**
+ * The processes that were named, parents first. `own` are fdmove's own processes: naming one is an error, and 'all'
+ * does not find the tracer. `holders` decides for 'all'.
+ */
+export function selectPids(
+  select: Selection,
+  own: { readonly tracer: number; readonly command: number },
+  holders: (pids: readonly number[]) => readonly number[],
+): number[] {
+  switch (select.kind) {
+    case 'pids': {
+      for (const pid of select.pids) {
+        if (pid === own.tracer || pid === own.command)
+          throw new FdmoveError('ERR_FDMOVE_SELF', `process ${pid} is fdmove itself`, { pid })
+        checkTarget(pid)
+      }
+      return select.tree ? targetsAmong(withDescendants(select.pids), own.tracer) : parentsFirst(select.pids)
+    }
+    case 'cgroup':
+      return targetsAmong(parentsFirst(pidsOfCgroup(select.path)), own.tracer)
+    case 'all':
+      return parentsFirst(holders(targetsAmong(listPids(), own.tracer)))
+    default:
+      return select satisfies never
+  }
+}
+
+/** Leaves out what was not named itself and cannot be a target: what has ended, kernel threads, the tracer. */
+function targetsAmong(pids: readonly number[], tracer: number): number[] {
+  return pids.filter((pid) => {
+    if (pid === tracer) return false
+    try {
+      const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+      return stat !== undefined && (stat.flags & flagKernelThread) === 0 && !isDead(pid, stat.state)
+    } catch (error) {
+      return gone(error) ?? false
+    }
+  })
+}
+
+/** A zombie main thread whose other threads live on does not make a dead process. */
+function isDead(pid: number, state: string): boolean {
+  return (state === 'Z' || state === 'X') && readdirSync(`/proc/${pid}/task`).length <= 1
+}
+
+/** Whether this process can be moved at all by this user. Throws the reason. */
+export function checkTarget(pid: number): void {
+  const refusal = (code: ErrorCode, message: string) => new FdmoveError(code, message, { pid })
+  let status: ProcStatus
+  try {
+    const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+    const text = parseStatus(readFileSync(`/proc/${pid}/status`))
+    if (!stat || !text) throw Object.assign(new Error('gone'), { code: 'ESRCH' })
+    if (text.tgid !== pid)
+      throw refusal('ERR_FDMOVE_NO_SUCH_PROCESS', `${pid} is a thread of process ${text.tgid}; name the process`)
+    if ((stat.flags & flagKernelThread) !== 0)
+      throw refusal('ERR_FDMOVE_KERNEL_THREAD', `process ${pid} is a kernel thread`)
+    if (isDead(pid, stat.state))
+      throw refusal(
+        'ERR_FDMOVE_ZOMBIE',
+        `process ${pid} has ended already; its parent ${stat.ppid} has not collected it`,
+      )
+    status = text
+  } catch (error) {
+    if (error instanceof FdmoveError) throw error
+    gone(error)
+    throw refusal('ERR_FDMOVE_NO_SUCH_PROCESS', `there is no process ${pid}`)
+  }
+  const tracers = new Set(
+    [status.tracerPid, ...tracersOfThreads(pid)].filter((tracer) => tracer !== 0 && tracer !== process.pid),
+  )
+  for (const tracer of tracers)
+    throw refusal(
+      'ERR_FDMOVE_TRACED',
+      `process ${pid} is being traced by process ${tracer} (${commOf(tracer)}); end that first`,
+    )
+  const why = permissionProblem(pid, status)
+  if (why !== undefined) throw refusal('ERR_FDMOVE_PERMISSION', `process ${pid} may not be traced: ${why}`)
+  if (is32Bit(pid)) throw refusal('ERR_FDMOVE_32BIT', `process ${pid} runs a 32-bit program, which fdmove cannot move`)
+  if ((status.seccomp ?? 0) !== 0 && !hasCapability(sysAdmin))
+    throw refusal(
+      'ERR_FDMOVE_SECCOMP',
+      `process ${pid} has a seccomp filter that could kill it for a syscall of ours; run fdmove with CAP_SYS_ADMIN, which can suspend it`,
+    )
+}
+
+function tracersOfThreads(pid: number): number[] {
+  let tids: string[]
+  try {
+    tids = readdirSync(`/proc/${pid}/task`)
+  } catch (error) {
+    return gone(error) ?? []
+  }
+  return tids.flatMap((tid) => {
+    try {
+      return parseStatus(readFileSync(`/proc/${pid}/task/${tid}/status`))?.tracerPid ?? []
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
+function commOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
+  } catch {
+    return '?'
+  }
+}
+
+const sysPtrace = 19
+const sysAdmin = 21
+
+function ownStatus(): ProcStatus {
+  return parseStatus(readFileSync('/proc/self/status'))!
+}
+
+export function hasCapability(bit: number): boolean {
+  return (ownStatus().capEffective & (1n << BigInt(bit))) !== 0n
+}
+
+/**
+ * Why we may not trace a process; undefined when we may. The kernel is asked: pidfd_getfd checks the same permission
+ * (PTRACE_MODE_ATTACH_REALCREDS) before it looks at the fd, and there is no fd -1.
+ */
+export function permissionProblem(pid: number, status: ProcStatus): string | undefined {
+  let pidfd: number
+  try {
+    pidfd = native.pidfdOpen(pid)
+  } catch (error) {
+    return String((error as Error).message)
+  }
+  try {
+    closeSync(native.pidfdGetfd(pidfd, -1))
+    return undefined
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    // ESRCH comes behind the check too: of a main thread that has exited, while others live on.
+    if (code === 'EBADF' || code === 'ESRCH') return undefined
+    if (code !== 'EPERM') return String((error as Error).message)
+    return explainPermission(pid, status)
+  } finally {
+    closeSync(pidfd)
+  }
+}
+
+function explainPermission(pid: number, status: ProcStatus): string {
+  const own = ownStatus()
+  const capable = hasCapability(sysPtrace)
+  if (namespaceOf(pid, 'user') !== namespaceOf('self', 'user') && namespaceOf(pid, 'user') !== undefined && capable)
+    return 'it is in another user namespace, over which this CAP_SYS_PTRACE has no power; run fdmove in a parent namespace'
+  if (capable) return 'a security module forbids it'
+  const ids = [status.uid.real, status.uid.effective, status.uid.saved]
+  if (ids.some((uid) => uid !== own.uid.real))
+    return `it runs as uid ${status.uid.real}, fdmove as uid ${own.uid.real}; run fdmove as root or with CAP_SYS_PTRACE`
+  if ((status.capPermitted & ~own.capPermitted) !== 0n)
+    return 'it has capabilities that fdmove has not; run fdmove with CAP_SYS_PTRACE'
+  const scope = yamaScope()
+  if (scope !== undefined && scope > 0)
+    return `Yama forbids it (kernel.yama.ptrace_scope is ${scope}); run fdmove with CAP_SYS_PTRACE${scope < 3 ? ', or set it to 0' : ''}`
+  return 'it is not dumpable (PR_SET_DUMPABLE, or a set-user-id program); run fdmove with CAP_SYS_PTRACE'
+}
+
+export function yamaScope(): number | undefined {
+  try {
+    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+/** EI_CLASS of the program's ELF header. elf(5). */
+function is32Bit(pid: number): boolean {
+  try {
+    const fd = openSync(`/proc/${pid}/exe`, 'r')
+    try {
+      const header = Buffer.alloc(5)
+      return (
+        readSync(fd, header, 0, 5, 0) === 5 && header.subarray(0, 4).toString('latin1') === '\x7fELF' && header[4] === 1
+      )
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    return false
+  }
+}

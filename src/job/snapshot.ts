@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// What a job holds, at one moment: the input of planning. Plain data; read-job.ts makes it.
+import type { EpollEntry, FileLock, Mapping } from '../proc/index.js'
+
+/** An inode and the name that the kernel prints for it. */
+export type HeldInode = {
+  /** `${dev}:${ino}`; the same inode has the same key through every mount. */
+  readonly key: string
+  readonly mode: number
+  readonly nlink: number
+  readonly size: bigint
+  readonly rdev: bigint
+  /** Below OLD: bytes, '' for OLD itself. For a deleted inode the name that it had. */
+  readonly relative: Buffer
+  /** The name that it was opened by is gone. */
+  readonly deleted: boolean
+  /** Its path cannot be known: it is reached through a mount that nobody can see any more. */
+  readonly nameless: boolean
+}
+
+/** One fd that leads to OLD. */
+export type HeldFd = {
+  readonly fd: number
+  readonly inode: HeldInode
+  /** As fdinfo shows them, without O_CLOEXEC: access mode, status flags, leftovers of creation flags. */
+  readonly flags: number
+  readonly cloexec: boolean
+  readonly offset: bigint
+  readonly locks: readonly FileLock[]
+  /** Somebody is to be signalled about the description, or a signal was chosen: F_SETOWN, F_SETSIG. */
+  readonly signalling: boolean
+  /** Fds with the same number, over all tables, lead to one open file description. */
+  readonly description: number
+}
+
+/** One watch of an inotify instance. */
+export type HeldWatch = {
+  readonly wd: number
+  /** IN_* bits, with IN_ONESHOT and IN_EXCL_UNLINK. */
+  readonly mask: number
+  /** What it watches, as fdmove sees it; undefined when no name is known. */
+  readonly path: Buffer | undefined
+  /** Set when that lies on OLD. */
+  readonly inode: HeldInode | undefined
+}
+
+/** An fd on an inotify instance that watches anything of OLD. */
+export type HeldInotify = {
+  readonly fd: number
+  readonly flags: number
+  readonly cloexec: boolean
+  readonly watches: readonly HeldWatch[]
+  readonly description: number
+}
+
+/** An epoll instance, with what is registered in it. */
+export type HeldEpoll = { readonly fd: number; readonly entries: readonly EpollEntry[] }
+
+/** Something that keeps OLD, or would be lost, and that no plan can move; or not yet. */
+export type Obstacle = {
+  readonly pid: number
+  readonly kind: string
+  readonly what: string
+  readonly why: string
+}
+
+/** One fd table: that of a process, or of threads that have their own. */
+export type FdTable = {
+  readonly pid: number
+  /** A thread that uses it: where its program runs. */
+  readonly tid: number
+  readonly held: readonly HeldFd[]
+  readonly inotifies: readonly HeldInotify[]
+  readonly epolls: readonly HeldEpoll[]
+  /** io_uring instances, of whatever storage. */
+  readonly rings: readonly { readonly fd: number; readonly pollThread: number; readonly submissions: number }[]
+  /** All fds of the table, to know whether there is room for more. */
+  readonly open: number
+  /** How many it can hold before the kernel has to make it larger; undefined for a table of single threads. */
+  readonly size: number | undefined
+  /** RLIMIT_NOFILE of its process; Infinity where there is none. */
+  readonly limit: { readonly soft: number; readonly hard: number }
+}
+
+/** Working and root directory: of a process, or of threads that have their own. */
+export type Workplace = {
+  readonly pid: number
+  readonly tid: number
+  /** Undefined when not on OLD. */
+  readonly cwd: HeldInode | undefined
+  readonly root: HeldInode | undefined
+}
+
+export type JobProcess = {
+  readonly pid: number
+  readonly ppid: number
+  readonly comm: string
+  /** Clock ticks after boot: with the pid, the identity of the process. */
+  readonly startTime: bigint
+  readonly threads: number
+  readonly uid: number
+  /** It has CAP_SYS_CHROOT. */
+  readonly mayChroot: boolean
+  /** 0 none, 1 strict, 2 filter. */
+  readonly seccomp: number
+  /** It sees paths as fdmove does: same mount namespace and root directory. */
+  readonly sameView: boolean
+  readonly exe: HeldInode | undefined
+  /** Why its exe cannot be re-pointed; undefined where it can be, or is not on OLD. */
+  readonly exeStays: string | undefined
+  /** Its first living thread. */
+  readonly tid: number
+  /** The first process that has the same memory: itself, but after clone(CLONE_VM). */
+  readonly memory: number
+  readonly mappings: readonly HeldMapping[]
+}
+
+/** A mapping of a file of OLD. */
+export type HeldMapping = {
+  readonly mapping: Mapping
+  readonly inode: HeldInode
+  /** VmFlags of smaps: proc_pid_smaps(5). */
+  readonly flags: ReadonlySet<string>
+  /** Where the file can be opened; undefined where only an fd of the job could lead to it. */
+  readonly path: string | Buffer | undefined
+}
+
+export type JobSnapshot = {
+  /** One number for all that a plan depends on, made of the same look as the rest: the same number, the same plan. */
+  readonly fingerprint: bigint
+  /** The same without close-on-exec of files and directories: a quick look does not see it. */
+  readonly quickFingerprint: bigint
+  /** Which of these threads have one fd table, one working directory: index of the first that has the same. */
+  readonly sharing: { readonly tids: Int32Array; readonly files: Int32Array; readonly fs: Int32Array }
+  readonly processes: readonly JobProcess[]
+  readonly tables: readonly FdTable[]
+  readonly workplaces: readonly Workplace[]
+  readonly obstacles: readonly Obstacle[]
+}

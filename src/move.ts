@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+import { resolve } from 'node:path'
+import { FdmoveError } from './errors.js'
+import type { MoveOptions } from './options.js'
+import type { MovePlan, PlannedHold } from './plan/move-plan.js'
+import type { MoveResult } from './report/result.js'
+import { moveInTracer } from './tracer/client.js'
+
+/** Moves a job. Throws an FdmoveError: its `kind` and `targetChanged` say what that means for the job. */
+export async function move(options: MoveOptions): Promise<MoveResult> {
+  const from = absolute(options.from)
+  const result = await moveInTracer({ ...options, from, to: absolute(options.to) })
+  try {
+    const { remainingOn } = await import('./report/remaining.js')
+    return { ...result, ...(await remainingOn(result.aside ?? from, new Set(result.processes.map(({ pid }) => pid)))) }
+  } catch (error) {
+    // The move is done: not knowing who else is there does not undo it.
+    const warning = `what still holds OLD could not be found out: ${(error as Error).message}`
+    return { ...result, free: 'unknown', warnings: [...result.warnings, warning] }
+  }
+}
+
+/** What move() would do. Touches nothing. Throws an FdmoveError where not even a plan can be made. */
+export async function plan(options: MoveOptions): Promise<MovePlan> {
+  const [{ lookAt }, { compileJob }, { joinPath }] = await Promise.all([
+    import('./tracer/look-at.js'),
+    import('./plan/compile.js'),
+    import('./job/storage.js'),
+  ])
+  options.signal?.throwIfAborted()
+  const job = lookAt({ ...options, from: absolute(options.from), to: absolute(options.to), command: process.pid })
+  const { snapshot, plan: planned, from, to } = job
+  const names = new Map(planned.inodes.map(({ key, names }) => [key, names[0]]))
+  const pathOf = (key: string) => {
+    const name = names.get(key)
+    return name && joinPath(to.path, name)
+  }
+  const programs = compileJob(planned, { pathOf, openedByTracer: new Set(), quick: false })
+  const at = (relative: Buffer) => ({ from: joinPath(from.path, relative), to: joinPath(to.path, relative) })
+  const holds: PlannedHold[] = [
+    ...snapshot.tables.flatMap(({ pid, held }) =>
+      held.map(({ fd, inode }) => ({ pid, kind: 'fd' as const, what: `fd ${fd}`, ...at(inode.relative) })),
+    ),
+    ...planned.remaps.flatMap(({ pid, exe, mappings }) => [
+      ...(exe === undefined ? [] : [{ pid, kind: 'exe' as const, what: 'exe', ...at(exe.inode.relative) }]),
+      ...mappings.map(({ mapping, inode }) => ({
+        pid,
+        kind: 'mapping' as const,
+        what: `${mapping.start.toString(16)}-${mapping.end.toString(16)}`,
+        ...at(inode.relative),
+      })),
+    ]),
+    ...snapshot.workplaces.flatMap(({ pid, cwd }) =>
+      cwd === undefined ? [] : [{ pid, kind: 'cwd' as const, what: 'cwd', ...at(cwd.relative) }],
+    ),
+  ]
+  return {
+    from: from.path,
+    to: to.path,
+    processes: snapshot.processes.map(({ pid, comm, threads }) => ({
+      pid,
+      comm,
+      threads,
+      programs: programs
+        .filter(({ unit }) => unit.pid === pid)
+        .map(({ unit, program }) => ({ phase: `thread ${unit.tid}`, program })),
+    })),
+    holds,
+    files: planned.inodes
+      .filter(({ kind }) => kind === 'file')
+      .flatMap(({ names, size }) => names.map((name) => ({ ...at(name), bytes: size }))),
+    warnings: job.warnings,
+    refusals: planned.refusals,
+  }
+}
+
+/** Moves the processes of a manifest back. */
+export async function undo(
+  manifestPath: string,
+  options: Omit<MoveOptions, 'from' | 'to' | 'select'> = {},
+): Promise<MoveResult> {
+  const [{ readManifest }, { readFileSync }, { parseStat }] = await Promise.all([
+    import('./report/manifest.js'),
+    import('node:fs'),
+    import('./proc/index.js'),
+  ])
+  const manifest = readManifest(manifestPath)
+  if (readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() !== manifest.bootId)
+    throw new FdmoveError('ERR_FDMOVE_IDENTITY', 'the machine was started anew since that move: its processes are gone')
+  const pids = manifest.processes.flatMap(({ pid, startTime }) => {
+    try {
+      return parseStat(readFileSync(`/proc/${pid}/stat`))?.startTime === startTime ? [pid] : []
+    } catch {
+      return []
+    }
+  })
+  if (pids.length === 0)
+    throw new FdmoveError('ERR_FDMOVE_IDENTITY', 'none of the processes of that manifest is alive any more')
+  const back = { overwrite: true, ...options, from: manifest.to, to: manifest.from } as const
+  const select = { kind: 'pids', pids, tree: true } as const
+  if (manifest.leave === 'nothing' || manifest.aside === null) return await move({ ...back, select })
+  // What was left in the old place has to go before anything can come back there.
+  const { leaveOf } = await import('./tracer/leave.js')
+  const leave = leaveOf(manifest.leave, manifest.from, manifest.to, manifest.aside, pids)
+  leave.revert()
+  try {
+    return await move({ ...back, select })
+  } catch (error) {
+    leave.apply()
+    throw error
+  }
+}
+
+/** The tracer process has another working directory. */
+function absolute(path: string | Buffer): string | Buffer {
+  return typeof path === 'string'
+    ? resolve(path)
+    : path[0] === 0x2f
+      ? path
+      : Buffer.concat([Buffer.from(`${process.cwd()}/`), path])
+}

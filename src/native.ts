@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT
+// The addon's typed face. Plain values only; every function throws an Error with Node's code/errno/syscall fields.
+
+import { createRequire } from 'node:module'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+import type { Program } from './plan/program.js'
+
+/** The ptrace half. One a process; everything is synchronous; only in the tracer process (src/tracer). */
+export type Session = {
+  /** For tests: fails the n-th kernel call of the switch-over. */
+  failAt(n: number): void
+  /** How many kernel calls were counted. */
+  calls(): number
+  /** Counts one call that JavaScript makes; true when it is the one to fail. */
+  hit(): boolean
+  /** Stops these processes too; yields every stopped thread. On error everything has been let go. */
+  freeze(pids: readonly number[], deadlineUs: number): readonly StoppedThread[]
+  threads(): readonly StoppedThread[]
+  /** How programs run: 'batch' in one go inside the job, 'step' call by call, 'auto' whichever is faster. */
+  inject(how: 'auto' | 'batch' | 'step'): void
+  /** Takes a program in; yields its number. After `point` operations it is carried to its end even if the tracer dies. */
+  compile(program: Program & { readonly point?: number }): number
+  /** Each thread takes on a compiled program. */
+  loadMany(tids: Int32Array, programs: Int32Array, deadlineUs: number): void
+  /** Runs its program from where it stands up to operation `end`. */
+  run(tid: number, end: number, deadlineUs: number): PartOutcome
+  /** The same for several threads, at the same time; throws the first failure when all have ended. */
+  runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly PartOutcome[]
+  /** Why programs did not run as a batch, and what one has left behind; known after finish(). */
+  notes(): readonly string[]
+  readDatum(tid: number, datum: number, size: number): Buffer
+  /**
+   * Moves mappings of the process of a thread; rollback() takes them back. `deadlineUs` is for each call, `untilUs` for all
+   * (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
+   */
+  remap(tid: number, moves: readonly MappingMove[], deadlineUs: number, untilUs: number): void
+  /** Points /proc/PID/exe to the file behind `freshFd`, an fd of the process. */
+  pointExe(tid: number, freshFd: number, oldFd: number): void
+  /** Undoes all programs, the last thread's first. Throws the first failure after all was tried. */
+  rollback(deadlineUs: number): void
+  /** What was done will not be undone any more. */
+  commit(): void
+  /** Gives all threads their registers back; they stay stopped. */
+  finish(deadlineUs: number): void
+  /** Lets everything run on. */
+  release(): void
+  takeFd(pid: number, fd: number): number
+  /** Our fd `to` on an empty FIFO gets what the FIFO of a process holds, which keeps it too; native/pipe_copy.h. */
+  copyPipe(pid: number, fd: number, to: number): number
+  /** What a read of the fd of a process would find: FIONREAD. */
+  queuedBytes(pid: number, fd: number): number
+  /** Takes that out of the queue; never blocks. */
+  readQueued(pid: number, fd: number): Buffer
+  sendFds(pid: number, remoteSocket: number, fds: readonly number[]): void
+}
+
+/** native/remap.h; the fds are the process's. */
+export type MappingMove = {
+  readonly start: bigint
+  readonly end: bigint
+  readonly offset: bigint
+  readonly read: boolean
+  readonly write: boolean
+  readonly execute: boolean
+  readonly shared: boolean
+  readonly freshFd: number
+  readonly oldFd: number
+}
+
+/** What became of a part of a program. `failedAt` is -1 or an index in the whole program. */
+export type PartOutcome = {
+  readonly results: BigInt64Array
+  readonly failedAt: number
+  /** When each operation began (CLOCK_MONOTONIC, microseconds), where that is known. */
+  readonly times?: Float64Array
+}
+
+export type StoppedThread = {
+  readonly pid: number
+  readonly tid: number
+  readonly syscall: number
+  /** When it stood (CLOCK_MONOTONIC, microseconds), where that is known. */
+  readonly stoppedUs?: number
+}
+
+export type Native = {
+  Session: new () => Session
+  /** kcmp(2): 0 equal, 1 less, 2 greater, 3 unordered. Types: 0 FILE, 1 VM, 2 FILES, 3 FS. */
+  kcmp(pid1: number, pid2: number, type: number, index1: number, index2: number): number
+  /** For each element the index of the first one that is the same object; see kcmp for types. */
+  kcmpGroups(type: number, pids: Int32Array, indices: Int32Array): Int32Array
+  /**
+   * [dev, ino, flags, offset] of each fd, as stat and fdinfo tell; four times -1 for one that cannot be read. With
+   * `borrow`, which is quicker, without O_CLOEXEC of files and directories (native/borrowed_fd.h).
+   */
+  fdStates(tid: number, fds: Int32Array, borrow: boolean): BigInt64Array
+  /** The fd becomes a mere handle (O_PATH) on the same file, which is then open for nothing. */
+  toPathOnly(fd: number): void
+  /** The bytes up to the NUL, at most PATH_MAX, in the memory of another process. */
+  readString(tid: number, address: bigint): Buffer
+  /** VmFlags of smaps(5) of the mappings that begin at these addresses; '' for one that is not there. */
+  mappingFlags(tid: number, starts: BigUint64Array): string[]
+  /** Whether this kernel can re-point /proc/PID/exe. */
+  canSetExe(): boolean
+  /** Its number on this architecture. */
+  syscallNumber(name: string): number
+  /** For each fd 1 where somebody is to be signalled about it, or a signal was set: F_SETOWN, F_SETSIG. */
+  signalling(tid: number, fds: Int32Array): Uint8Array
+  /** The name of an errno. */
+  errorName(errno: number): string
+  pidfdOpen(pid: number): number
+  /** Our own fd on the very open file description that `fd` is in the process of `pidfd`. */
+  pidfdGetfd(pidfd: number, fd: number): number
+} & NativePaths &
+  NativeCopy &
+  NativeScan
+
+/** The bytes of a file name or path. */
+export type Name = Buffer | string
+
+export type Inode = {
+  readonly dev: bigint
+  readonly ino: bigint
+  /** With the type bits. */
+  readonly mode: number
+  readonly nlink: number
+  readonly uid: number
+  readonly gid: number
+  readonly rdev: bigint
+  readonly size: bigint
+  readonly blocks: bigint
+}
+
+/** native/binding/paths.cc: (directory fd, name); no symbolic link is followed. */
+export type NativePaths = {
+  /** Below `directory` and nowhere else; '' is the directory itself. ERR_FDMOVE_UNSAFE_PATH over a symbolic link. */
+  openBeneath(directory: number, path: Name, flags: number, mode?: number): number
+  makeDirectory(directory: number, name: Name, mode: number): void
+  makeNode(directory: number, name: Name, mode: number, device: bigint): void
+  makeSymlink(directory: number, name: Name, target: Buffer): void
+  readSymlink(fd: number): Buffer
+  linkFd(fd: number, directory: number, name: Name): void
+  renameAt(directory: number, name: Name, toDirectory: number, toName: Name, how: 'noreplace' | 'exchange'): void
+  unlinkAt(directory: number, name: Name, isDirectory: boolean): void
+  inodeOf(fd: number): Inode
+  inodeAt(directory: number, name: Name): Inode | null
+  spaceOf(fd: number): { readonly type: number; readonly freeBytes: bigint | null; readonly readOnly: boolean }
+  /** inotify(7): an fd that is read without waiting. */
+  watchNew(): number
+  /** Its watch descriptor: any change of the names in a directory, or of what they lead to. */
+  watchDirectory(watch: number, directory: number): number
+  /** Owner, mode, extended attributes, ACLs. ERR_FDMOVE_CANNOT_HOLD. */
+  copyAttributes(from: number, to: number): void
+  copyTimes(from: number, to: number): void
+  copyCreationFlags(from: number, to: number): void
+  /** True when the file can now not be removed before clearForbiddingFlags(). */
+  copyFinalFlags(from: number, to: number): boolean
+  clearForbiddingFlags(fd: number): void
+}
+
+export type CopyControl = {
+  cancel(): void
+  /** Bytes a second over all copies that share this control; 0 for no limit. */
+  setRate(bytesPerSecond: number): void
+  readonly doneBytes: number
+}
+
+export type WritersNow = {
+  readonly writers: 'none' | 'append-only' | 'any'
+  readonly mappedWritable: boolean
+  readonly mappable: boolean
+  readonly direct: boolean
+}
+
+/** native/live_copy.h: one file that is copied while its job writes it. */
+export type LiveCopy = {
+  /**
+   * One pass while the job runs; with `durable`, NEW is on its device after it. Without `clean` OLD's pages are left
+   * dirty: quick, and what the pause has to compare does not become less, only what it has to write.
+   */
+  pass(control: CopyControl, durable: boolean, clean: boolean): Promise<void>
+  /** Reads NEW back and compares. ERR_FDMOVE_VERIFY. */
+  verify(control: CopyControl): Promise<void>
+  /** Bytes that settleAll() would have to read now. */
+  pending(): number
+  update(now: WritersNow): void
+  /** Bytes written by the passes. */
+  readonly copied: number
+  /** What making NEW durable took the last time, in microseconds. */
+  readonly syncUs: number
+}
+
+/** native/dirty_log.h: what is drained goes to the copies that are watched. Throws where tracefs cannot be used. */
+export type DirtyLog = {
+  watch(copies: readonly LiveCopy[]): void
+  drain(): { readonly events: number; readonly lost: boolean }
+  close(): void
+}
+
+/** native/binding/copy.cc */
+export type NativeCopy = {
+  /**
+   * Regular files of one directory, each made under its target name, which must not exist. Yields the bytes. `inodes`
+   * gets what was made, also at a failure, which has `.index`.
+   */
+  copyFiles(
+    fromDirectory: number,
+    toDirectory: number,
+    names: readonly Buffer[],
+    targets: readonly Name[],
+    control: CopyControl,
+    inodes: BigUint64Array,
+  ): Promise<number>
+  /** Job frozen: makes all equal. A failure has `.index`. A rehearsal touches nothing; 'running' proves nothing. */
+  settleAll(
+    copies: readonly LiveCopy[],
+    deadlineUs: number,
+    mode: 'frozen' | 'running' | 'rehearse',
+  ): {
+    /** 0 unchanged, 1 append-only, 2 dirty-log, 3 compared, 4 cloned. */
+    readonly proofs: Uint8Array
+    readonly sizes: Float64Array
+    /** Bytes written, not yet durable. */
+    readonly patched: Float64Array
+  }
+  /** Times; where `full`, also owner, mode and attributes; if `final`, the flags that forbid changes. `.index` as above. */
+  sealAll(from: Int32Array, to: Int32Array, full: Uint8Array, final: boolean): void
+  /** The data of all these fds is durable after it. Synchronous. */
+  syncFiles(fds: readonly number[]): void
+  syncFileSystem(fd: number): Promise<void>
+  readonly DirtyLog: new (bufferBytesPerProcessor: number) => DirtyLog
+  readonly CopyControl: new () => CopyControl
+  readonly LiveCopy: new (
+    from: number,
+    to: number,
+    options: WritersNow & { readonly leased: boolean; readonly patch: boolean },
+  ) => LiveCopy
+}
+
+/** native/binding/proc.cc and probes.cc */
+export type NativeScan = {
+  /** Triples of pid, mount namespace and network namespace (inode numbers, 0 unknown) of every process in sight. */
+  listProcesses(): Float64Array
+  /** Walks processes on a thread of its own; what it returns tells how many were begun, and at the end what was found. */
+  startWalk(pids: Int32Array, filter: WalkFilter): () => number | PackedProcess[]
+  /**
+   * The same at once: those that hold anything or could not be read, and one number for all of that that a plan depends
+   * on (native/job_fingerprint.h). It is made of this very walk: one made of another walk may be of another moment.
+   */
+  walkNow(
+    pids: Int32Array,
+    filter: WalkFilter,
+  ): { readonly processes: PackedProcess[]; readonly fingerprint: bigint; readonly quickFingerprint: bigint }
+  /**
+   * The fingerprint that walkNow() would tell of processes that stand still. With `likely`, fds that are files of the
+   * storage as far as is known, the quick one: these are looked at by borrowing them (native/borrowed_fd.h).
+   */
+  fingerprint(pids: Int32Array, filter: WalkFilter, likely?: Int32Array): bigint
+  /** One thread of a process that stands still: everything. */
+  walkTask(pid: number, tid: number): PackedTask
+  /** Sockets with a name in a file system, of the network namespace of this fd, or of our own for -1. */
+  unixSockets(namespaceFd: number): NativeUnixSocket[]
+
+  // These are asked in a forked process and throw ETIMEDOUT when no answer comes; native/mount_probe.h.
+
+  /** Whether anything holds a mount, by umount2(MNT_EXPIRE). `namespacePath` '' is our own; the mount stays in any case. */
+  probeMount(namespacePath: string, mountPoint: Buffer, mountId: number, milliseconds: number): NativeMountProbe
+  /** The text of mountinfo as seen from the root of a mount namespace. */
+  mountinfoOfNamespace(namespacePath: string, milliseconds: number): Buffer
+  /** A mount is found at `aside` from now on, and `replacement` in its place; native/mount_switch.h. */
+  replaceMount(
+    namespacePath: string,
+    mountPoint: Buffer,
+    aside: Buffer,
+    replacement: Buffer,
+    milliseconds: number,
+  ): void
+  restoreMount(namespacePath: string, mountPoint: Buffer, aside: Buffer, milliseconds: number): void
+  /** The name of the errno of a look-up, null when it works. */
+  lookupInTime(path: Buffer, milliseconds: number): string | null
+  /** A path of an inode by its handle, through the mount that `directory` lies on; empty when no name is known. */
+  pathOfHandle(directory: Buffer, type: number, handle: Buffer): Buffer
+  /** Seizes, stops, reads and releases a process made for it; native/ptrace_trial.h. */
+  tryPtrace(milliseconds: number): { readonly error: string | null; readonly step: string }
+  /** st_dev and inode of the file behind a loop device. */
+  loopBacking(devicePath: string, milliseconds: number): { device: bigint; inode: bigint }
+}
+
+/** What to keep of a walk; native/proc_walk.h. */
+export type WalkFilter = {
+  readonly everything?: boolean
+  readonly epolls?: boolean
+  /** Read the text of maps, also where the kernel can be asked for single mappings (Linux 6.11). */
+  readonly mapsAsText?: boolean
+  readonly byDirectory: boolean
+  readonly devices: readonly bigint[]
+  readonly mounts: readonly number[]
+  readonly directories: readonly Buffer[]
+  readonly unasked: readonly Buffer[]
+  readonly sockets: readonly number[]
+}
+
+/** One thread of a walk; src/scan/walk.ts unpacks `records`. */
+export type PackedTask = {
+  readonly tid: number
+  readonly files: boolean
+  readonly places: boolean
+  /** All fds of its table, also those that were not kept. */
+  readonly open: number
+  readonly records: Buffer
+}
+
+export type PackedProcess = {
+  readonly pid: number
+  /** Name of the errno that kept us out, and of which entry. */
+  readonly error: string | null
+  readonly at: string
+  readonly stat: Buffer
+  readonly status: Buffer
+  readonly maps: Buffer
+  readonly tasks: readonly PackedTask[]
+}
+
+/** A unix socket with a name in a file system; native/unix_sockets.h. */
+export type NativeUnixSocket = {
+  readonly inode: number
+  readonly peer: number
+  readonly fileInode: number
+  readonly fileDevice: number
+  readonly state: number
+  readonly name: Buffer
+}
+
+export type NativeMountProbe = {
+  readonly state: 'free' | 'busy' | 'unknown'
+  /** Name of the errno, and the step that it came from: setns, open, identity (another mount hides it), umount2. */
+  readonly error: string | null
+  readonly step: string
+}
+
+const require = createRequire(import.meta.url)
+const packageRoot = dirname(dirname(fileURLToPath(import.meta.url)))
+
+export const native = (require('node-gyp-build') as (directory: string) => Native)(packageRoot)

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: MIT
+// From a plan to one syscall program a thread. Pure: no I/O.
+//
+// The phases of every program, which all threads of the job go through together:
+//   open     each description that this table owns is opened under a temporary number, at NEW
+//   receive  descriptions that another table or the tracer opened arrive through a socket pair
+//   set      offset, status flags and locks of each new description are those of the old one
+//   watch    inotify instances get their watches; by then nothing touches the files at NEW any more
+//   commit   the old description is kept under a temporary number, the new one takes its place in every fd; root and
+//            working directory; then the locks that belong to the process and not to a description
+//   finish   temporary numbers are closed. Nothing is undone from here on, and nothing here can matter if it fails.
+
+import type { HeldWatch } from '../job/snapshot.js'
+import type { FileLock } from '../proc/index.js'
+import { fileFlags, openFlags, statusFlags } from './file-flags.js'
+import type { Description, JobPlan, Unit } from './job-plan.js'
+import { kindOf } from './plan-job.js'
+import type { Argument, Datum, Operation, Program, Undo } from './program.js'
+
+export const phases = ['open', 'receive', 'set', 'watch', 'commit', 'finish'] as const
+export type Phase = (typeof phases)[number]
+
+/** A compiled unit: `ends[i]` is the number of operations that phases up to `phases[i]` hold. */
+export type UnitProgram = {
+  readonly unit: Unit
+  readonly program: Program
+  readonly ends: readonly number[]
+  /** The datum that socketpair fills, when the unit receives anything. */
+  readonly channel: number | undefined
+  /** What the tracer sends into the channel, in order. */
+  readonly receives: readonly Passed[]
+  /** Operations that opened a description which others receive: index in the program. */
+  readonly opens: ReadonlyMap<number, number>
+  /** Of each inotify instance that this unit makes: watch descriptors that were used and given up again. */
+  readonly unused: ReadonlyMap<number, readonly number[]>
+  /** The fds to map through, by the id of their description. */
+  readonly mapped: ReadonlyMap<number, Argument>
+  /** Operations that read the offset of a description that this unit owns: index in the program. */
+  readonly offsets: ReadonlyMap<number, number>
+}
+
+/** Something that the tracer hands to a table: a description, or a directory to step into. */
+export type Passed =
+  | { readonly kind: 'description'; readonly id: number }
+  | { readonly kind: 'directory'; readonly key: string }
+
+/** What compiling needs to know beyond the plan. */
+export type CompileOptions = {
+  /** Absolute path at NEW of the inode with this key; undefined when it has no name there. */
+  readonly pathOf: (key: string) => Buffer | undefined
+  /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
+  readonly openedByTracer: ReadonlySet<number>
+  /** The programs look at close-on-exec of files and directories themselves, before and after: nobody else does. */
+  readonly quick: boolean
+}
+
+const AT_FDCWD = -100
+const EPOLL_CTL_ADD = 1
+const EPOLL_CTL_DEL = 2
+const IN_MOVE_SELF = 0x800
+const RLIMIT_NOFILE = 7
+const F_SETLK = 6
+const F_SETSIG = 10
+const F_GETSIG = 11
+const F_SETOWN_EX = 15
+const F_GETOWN_EX = 16
+const F_OFD_SETLK = 37
+const F_SETLEASE = 1024
+const LOCK_SH = 1
+const LOCK_EX = 2
+const LOCK_NB = 4
+const F_GETFD = 1
+const FD_CLOEXEC = 1
+const F_SETFL = 4
+const F_DUPFD_CLOEXEC = 1030
+const SEEK_SET = 0
+const SEEK_CUR = 1
+const AF_UNIX = 1
+const SOCK_SEQPACKET = 5
+const SOCK_CLOEXEC = 0o2000000
+const MSG_DONTWAIT = 0x40
+const MSG_CMSG_CLOEXEC = 0x40000000
+/** SCM_MAX_FD: unix(7). */
+const fdsPerMessage = 253
+const controlHeader = 16
+
+/** Whether the owner of a description opens it by itself, by its path at NEW. */
+export function opensItself(
+  description: Description,
+  units: ReadonlyMap<number, Unit>,
+  options: Pick<CompileOptions, 'pathOf' | 'openedByTracer'>,
+): boolean {
+  if (description.inode === undefined) return true // an inotify instance
+  if (description.role === 'mapped-before') return false // it is OLD's
+  return (
+    !options.openedByTracer.has(description.id) &&
+    units.get(description.owner.tid)?.sameView === true &&
+    options.pathOf(description.inode.key) !== undefined
+  )
+}
+
+export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[] {
+  const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
+  return plan.units.map((unit) => compileUnit(unit, units, plan.descriptions, options))
+}
+
+class Builder {
+  readonly operations: Operation[] = []
+  readonly data: Datum[] = []
+  readonly ends: number[] = []
+
+  add(syscall: Operation['syscall'], args: readonly Argument[], rest: Partial<Operation> = {}): Argument {
+    this.operations.push({ syscall, args, expect: 'success', ...rest })
+    return { resultOf: this.operations.length - 1 }
+  }
+
+  datum(bytes: Uint8Array, pointers?: Datum['pointers']): number {
+    this.data.push(pointers === undefined ? { bytes } : { bytes, pointers })
+    return this.data.length - 1
+  }
+
+  path(path: Buffer): Argument {
+    return { data: this.datum(Buffer.concat([path, Buffer.alloc(1)])) }
+  }
+
+  endPhase(): void {
+    this.ends.push(this.operations.length)
+  }
+}
+
+function compileUnit(
+  unit: Unit,
+  units: ReadonlyMap<number, Unit>,
+  all: readonly Description[],
+  options: CompileOptions,
+): UnitProgram {
+  const builder = new Builder()
+  const own = all.filter(({ owner, members }) => owner.tid === unit.tid || members.some(({ tid }) => tid === unit.tid))
+  const fresh = new Map<number, Argument>() // description -> its temporary fd
+  const opens = new Map<number, number>()
+  const offsets = new Map<number, number>()
+  const receives: Passed[] = []
+
+  const cwd = unit.workplace?.cwd
+  const root = unit.workplace?.root
+  const cwdPath = cwd && options.pathOf(cwd.key)
+  const directories = [
+    ...(root ? [root.key] : []),
+    ...(cwd && (root || !unit.sameView || cwdPath === undefined) ? [cwd.key] : []),
+  ]
+
+  // open
+  const processLocks = (unit.table?.held ?? []).flatMap(({ fd, locks }) =>
+    locks.filter(({ kind }) => kind === 'posix').map((lock) => ({ fd, lock: builder.datum(flockStruct(lock)) })),
+  )
+  // dup3 over an fd drops these locks on the old file, and so does closing any fd on it: undone before all, taken back last.
+  for (const { fd, lock } of processLocks)
+    builder.add('fcntl', [fd, F_GETFD], { undo: { syscall: 'fcntl', args: [fd, F_SETLK, { data: lock }] } })
+  const looksItself = ({ inode }: Description) => options.quick && inode !== undefined && hasOffset(inode.mode)
+  for (const { members } of own.filter(looksItself))
+    for (const { tid, fd, cloexec } of members)
+      if (tid === unit.tid)
+        builder.add('fcntl', [fd, F_GETFD], { expect: { equals: cloexec ? FD_CLOEXEC : 0 }, asPlanned: true })
+  const limit = raiseLimit(builder, unit, temporariesOf(own.length))
+  for (const description of own) {
+    if (description.owner.tid !== unit.tid || !opensItself(description, units, options)) {
+      receives.push({ kind: 'description', id: description.id })
+      continue
+    }
+    opens.set(description.id, builder.operations.length)
+    if (description.inode === undefined) {
+      fresh.set(description.id, openInotify(builder, description.flags))
+      continue
+    }
+    const path = options.pathOf(description.inode.key)!
+    fresh.set(description.id, openInTarget(builder, path, openFlags(description.flags)))
+  }
+  for (const key of directories) receives.push({ kind: 'directory', key })
+  const channel = receives.length > 0 ? openChannel(builder) : undefined
+  builder.endPhase()
+
+  // receive
+  const received = channel === undefined ? [] : receiveAll(builder, channel, receives.length)
+  const stepInto = new Map<string, Argument>() // key of a directory -> fd
+  for (const [index, passed] of receives.entries()) {
+    if (passed.kind === 'description') fresh.set(passed.id, received[index]!)
+    else stepInto.set(passed.key, received[index]!)
+  }
+  builder.endPhase()
+
+  // set
+  for (const { id, owner, inode, flags, locks, signalling, role } of own) {
+    if (role !== undefined || owner.tid !== unit.tid || (flags & fileFlags.O_PATH) !== 0) continue
+    const temporary = fresh.get(id)!
+    if (signalling || (flags & fileFlags.O_ASYNC) !== 0) copySignalling(builder, owner.fd, temporary)
+    if (inode === undefined || !hasOffset(inode.mode)) continue
+    offsets.set(id, builder.operations.length)
+    const offset = builder.add('lseek', [owner.fd, 0, SEEK_CUR])
+    builder.add('lseek', [temporary, offset, SEEK_SET], { expect: { equals: offset } })
+    for (const lock of locks) takeOwnLock(builder, temporary, lock)
+  }
+  builder.endPhase()
+
+  // watch
+  const unused = new Map<number, readonly number[]>()
+  for (const { id, owner, watches } of own)
+    if (owner.tid === unit.tid && watches.length > 0)
+      unused.set(id, addWatches(builder, fresh.get(id)!, watches, options))
+  builder.endPhase()
+
+  // commit
+  const kept: Argument[] = []
+  const closed = new Set<number>()
+  const closeTemporary = (id: number) => {
+    if (!closed.has(id)) builder.add('close', [fresh.get(id)!], { expect: 'any' })
+    closed.add(id)
+  }
+  for (const description of own) {
+    const { id, members } = description
+    const mine = members.filter(({ tid }) => tid === unit.tid)
+    const first = mine[0]
+    if (first === undefined) continue
+    const old = keep(builder, first.fd)
+    kept.push(old)
+    for (const { fd, cloexec } of mine) {
+      const flags = cloexec ? fileFlags.O_CLOEXEC : 0
+      builder.add('dup3', [fresh.get(id)!, fd, flags], {
+        expect: { equals: fd },
+        undo: { syscall: 'dup3', args: [old, fd, flags] },
+      })
+      if (looksItself(description))
+        builder.add('fcntl', [fd, F_GETFD], { expect: { equals: cloexec ? FD_CLOEXEC : 0 } })
+    }
+    // At once, so that the table need not hold two more for each: one that grows while threads share it takes 10 ms.
+    if (description.role !== 'mapped-before') closeTemporary(id)
+  }
+  // O_ASYNC remembers the number of the fd that it was set through, and tells it in si_fd (fasync_helper() in fs/fcntl.c).
+  for (const { owner, flags } of own)
+    if (owner.tid === unit.tid && (flags & fileFlags.O_ASYNC) !== 0)
+      builder.add('fcntl', [owner.fd, F_SETFL, flags & statusFlags & ~fileFlags.O_ACCMODE])
+  // A lease remembers the fd that it was taken through as well, and is granted only when nothing of ours has the file open.
+  for (const { owner, locks } of own)
+    for (const { kind, mode } of locks)
+      if (kind === 'lease' && owner.tid === unit.tid)
+        builder.add('fcntl', [owner.fd, F_SETLEASE, mode === 'read' ? 0 : 1])
+  // An epoll instance knows a file by its description: the old registration ends with the old description.
+  const replaced = new Set(
+    own.filter(isPollable).flatMap(({ members }) => members.filter(({ tid }) => tid === unit.tid).map(({ fd }) => fd)),
+  )
+  for (const { fd: epoll, entries } of unit.table?.epolls ?? []) {
+    for (const { fd, events, data } of entries) {
+      if (!replaced.has(fd)) continue
+      builder.add('epoll_ctl', [epoll, EPOLL_CTL_ADD, fd, { data: builder.datum(epollEvent(events, data)) }], {
+        undo: { syscall: 'epoll_ctl', args: [epoll, EPOLL_CTL_DEL, fd, 0] },
+      })
+    }
+  }
+  if (cwd || root) {
+    const here = openInTarget(builder, Buffer.from('.'), fileFlags.O_PATH | fileFlags.O_DIRECTORY)
+    kept.push(here)
+    const back = { syscall: 'fchdir', args: [here] } as const
+    if (root) {
+      kept.push(changeRoot(builder, stepInto.get(root.key)!, here))
+      // chroot needs the working directory: it goes on to the new one, or back to where it was.
+      builder.add('fchdir', [cwd ? stepInto.get(cwd.key)! : here])
+    } else {
+      const there = stepInto.get(cwd!.key)
+      if (there !== undefined) builder.add('fchdir', [there], { undo: back })
+      else builder.add('chdir', [builder.path(cwdPath!)], { undo: back, note: cwdPath!.toString() })
+    }
+  }
+  // Closing any fd of a file drops the locks of the process on it: so the temporary ones are closed before they are taken.
+  const before = own.filter(({ role }) => role === 'mapped-before').map(({ id }) => id)
+  for (const id of fresh.keys()) if (!before.includes(id)) closeTemporary(id)
+  for (const { fd, lock } of processLocks) builder.add('fcntl', [fd, F_SETLK, { data: lock }])
+  builder.endPhase()
+
+  // finish
+  const old = before.map((id) => fresh.get(id)!)
+  for (const temporary of [...stepInto.values(), ...kept, ...old]) builder.add('close', [temporary], { expect: 'any' })
+  if (channel !== undefined)
+    for (const offset of [0, 4]) builder.add('close', [{ loadOf: channel, offset }], { expect: 'any' })
+  if (limit !== undefined) builder.add('prlimit64', [0, RLIMIT_NOFILE, { data: limit }, 0], { expect: 'any' })
+  builder.endPhase()
+
+  return {
+    unit,
+    program: { operations: builder.operations, data: builder.data, ...roomFor(unit, temporariesOf(own.length)) },
+    ends: builder.ends,
+    channel,
+    receives,
+    opens,
+    offsets,
+    unused,
+    mapped: new Map(own.flatMap(({ id, role }) => (role === undefined ? [] : [[id, fresh.get(id)!]]))),
+  }
+}
+
+/** A file or a directory. */
+export function hasOffset(mode: number): boolean {
+  const kind = kindOf(mode)
+  return kind === 'file' || kind === 'directory'
+}
+
+/** How many more fds than now a program has open at once, at most: a new or a kept one a description, and a few more. */
+function temporariesOf(descriptions: number): number {
+  return descriptions + 12
+}
+
+/**
+ * The table is made larger before a thread of ours shares it, when it is going to be: with one thread that takes no time,
+ * with two an RCU grace period (expand_fdtable() in fs/file.c).
+ */
+function roomFor({ table }: Unit, temporaries: number): { room?: number } {
+  if (table?.size === undefined) return {}
+  const needed = table.open + temporaries
+  return needed < table.size ? {} : { room: needed }
+}
+
+/**
+ * Temporary fds need room, and dup3 refuses numbers at or above the limit even where a file is open (dup(2)): a job may
+ * have lowered its limit since. Yields the datum with the limit as it was. The margin is for what else is opened
+ * until the freeze.
+ */
+function raiseLimit(builder: Builder, { table }: Unit, temporaries: number): number | undefined {
+  const margin = 64
+  if (table === undefined) return undefined
+  const { soft, hard } = table.limit
+  const highest = table.held.reduce((most, { fd }) => Math.max(most, fd), -1)
+  if (highest < soft && table.open + temporaries + margin <= soft) return undefined
+  const wanted = Math.max(soft, highest + 1) + temporaries + margin
+  const bytes = Buffer.alloc(16)
+  bytes.writeBigUInt64LE(BigInt(wanted))
+  bytes.writeBigUInt64LE(hard === Number.POSITIVE_INFINITY ? 0xffff_ffff_ffff_ffffn : BigInt(Math.max(hard, wanted)), 8)
+  const before = builder.datum(new Uint8Array(16))
+  builder.add('prlimit64', [0, RLIMIT_NOFILE, { data: builder.datum(bytes) }, { data: before }], {
+    undo: { syscall: 'prlimit64', args: [0, RLIMIT_NOFILE, { data: before }, 0] },
+    note: 'room for temporary fds',
+  })
+  return before
+}
+
+/** Makes `fd` the root directory; yields an fd on the old one. The working directory is then the new root. */
+function changeRoot(builder: Builder, fd: Argument, here: Argument): Argument {
+  const old = openInTarget(builder, Buffer.from('/'), fileFlags.O_PATH | fileFlags.O_DIRECTORY)
+  const dot = builder.path(Buffer.from('.'))
+  // Undone from the last to the first: step into the old root, make it the root, step back.
+  builder.add('fchdir', [fd], { undo: { syscall: 'fchdir', args: [here] } })
+  builder.add('chroot', [dot], { undo: { syscall: 'chroot', args: [dot] } })
+  builder.add('fcntl', [old, F_GETFD], { undo: { syscall: 'fchdir', args: [old] } })
+  return old
+}
+
+/** Who is signalled, and by which signal. F_SETOWN_EX, F_SETSIG: fcntl(2). */
+function copySignalling(builder: Builder, from: Argument, to: Argument): void {
+  const owner = { data: builder.datum(new Uint8Array(8)) }
+  builder.add('fcntl', [from, F_GETOWN_EX, owner])
+  builder.add('fcntl', [to, F_SETOWN_EX, owner])
+  builder.add('fcntl', [to, F_SETSIG, builder.add('fcntl', [from, F_GETSIG])])
+}
+
+/** A lock that belongs to the description: it goes with it wherever it is handed. */
+function takeOwnLock(builder: Builder, fd: Argument, lock: FileLock): void {
+  if (lock.kind === 'flock') builder.add('flock', [fd, (lock.mode === 'read' ? LOCK_SH : LOCK_EX) | LOCK_NB])
+  if (lock.kind === 'ofd') builder.add('fcntl', [fd, F_OFD_SETLK, { data: builder.datum(flockStruct(lock)) }])
+}
+
+/** struct flock { short type, whence; off_t start, len; pid_t pid } of fcntl(2). */
+function flockStruct({ mode, start, end }: FileLock): Buffer {
+  const bytes = Buffer.alloc(32)
+  bytes.writeInt16LE(mode === 'read' ? 0 : 1)
+  bytes.writeBigInt64LE(start, 8)
+  bytes.writeBigInt64LE(end === 'eof' ? 0n : end - start + 1n, 16)
+  return bytes
+}
+
+function openInTarget(builder: Builder, path: Buffer, flags: number): Argument {
+  const result = { resultOf: builder.operations.length }
+  return builder.add('openat', [AT_FDCWD, builder.path(path), flags | fileFlags.O_CLOEXEC, 0], {
+    undo: { syscall: 'close', args: [result] },
+    note: path.toString(),
+  })
+}
+
+function openInotify(builder: Builder, flags: number): Argument {
+  const result = { resultOf: builder.operations.length }
+  return builder.add('inotify_init1', [(flags & fileFlags.O_NONBLOCK) | fileFlags.O_CLOEXEC], {
+    undo: { syscall: 'close', args: [result] },
+  })
+}
+
+/**
+ * Adds watches so that each gets the number it had: an instance counts from 1 on and never uses a number twice. Numbers
+ * in between are taken by a watch that is given up at once; yields them, because each leaves an IN_IGNORED in the queue.
+ */
+function addWatches(
+  builder: Builder,
+  instance: Argument,
+  watches: readonly HeldWatch[],
+  { pathOf }: CompileOptions,
+): readonly number[] {
+  const unused: number[] = []
+  const nothing = builder.path(Buffer.from('/proc'))
+  let next = 1
+  for (const { wd, mask, path, inode } of [...watches].sort((one, other) => one.wd - other.wd)) {
+    for (; next < wd; next++) {
+      unused.push(next)
+      builder.add('inotify_add_watch', [instance, nothing, IN_MOVE_SELF], { expect: { equals: next } })
+      builder.add('inotify_rm_watch', [instance, next])
+    }
+    const place = (inode ? pathOf(inode.key) : path)!
+    builder.add('inotify_add_watch', [instance, builder.path(place), mask], {
+      expect: { equals: wd },
+      note: place.toString(),
+    })
+    next = wd + 1
+  }
+  return unused
+}
+
+/** epoll takes no regular files or directories. epoll_ctl(2), EPERM. */
+export function isPollable({ inode }: Description): boolean {
+  return inode === undefined || kindOf(inode.mode) === 'fifo' || kindOf(inode.mode) === 'device'
+}
+
+/** struct epoll_event of epoll_ctl(2): packed on x86_64 and nowhere else. */
+function epollEvent(events: number, data: bigint): Buffer {
+  const packed = process.arch === 'x64'
+  const bytes = Buffer.alloc(packed ? 12 : 16)
+  bytes.writeUInt32LE(events)
+  bytes.writeBigUInt64LE(BigInt.asUintN(64, data), packed ? 4 : 8)
+  return bytes
+}
+
+/** Duplicates an old fd, so that its description lives until finish and can be put back. */
+function keep(builder: Builder, fd: number): Argument {
+  const result = { resultOf: builder.operations.length }
+  return builder.add('fcntl', [fd, F_DUPFD_CLOEXEC, 0], { undo: { syscall: 'close', args: [result] } })
+}
+
+/** A pair of sockets: the tracer takes the first end out of the process and sends fds; the second receives them. */
+function openChannel(builder: Builder): number {
+  const pair = builder.datum(noFds(2))
+  const ends = [0, 4].map((offset) => ({ loadOf: pair, offset }))
+  builder.add('socketpair', [AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, { data: pair }], { undo: ends.map(closing) })
+  return pair
+}
+
+/** Room for fds that a syscall writes. What it does not write is no fd: 0 would be the job's stdin. */
+function noFds(count: number): Buffer {
+  return Buffer.alloc(Math.ceil((count * 4) / 8) * 8, 0xff)
+}
+
+function closing(fd: Argument): Undo {
+  return { syscall: 'close', args: [fd] }
+}
+
+function receiveAll(builder: Builder, channel: number, count: number): Argument[] {
+  const received: Argument[] = []
+  const byte = builder.datum(new Uint8Array(1))
+  for (let first = 0; first < count; first += fdsPerMessage) {
+    const here = Math.min(fdsPerMessage, count - first)
+    const control = builder.datum(Buffer.concat([Buffer.alloc(controlHeader), noFds(here)]))
+    const fds = Array.from({ length: here }, (_, index) => ({ loadOf: control, offset: controlHeader + index * 4 }))
+    // struct iovec { base; len }
+    const vector = Buffer.alloc(16)
+    vector.writeBigUInt64LE(1n, 8)
+    const vectorDatum = builder.datum(vector, [{ at: 0, data: byte }])
+    // struct msghdr { name; namelen; iov; iovlen; control; controllen; flags }
+    const message = Buffer.alloc(56)
+    message.writeBigUInt64LE(1n, 24)
+    message.writeBigUInt64LE(BigInt(builder.data[control]!.bytes.length), 40)
+    const header = builder.datum(message, [
+      { at: 16, data: vectorDatum },
+      { at: 32, data: control },
+    ])
+    builder.add('recvmsg', [{ loadOf: channel, offset: 4 }, { data: header }, MSG_CMSG_CLOEXEC | MSG_DONTWAIT], {
+      expect: { equals: 1 },
+      undo: fds.map(closing),
+    })
+    // A process without room for more fds gets fewer, and no error.
+    for (const fd of fds) builder.add('fcntl', [fd, F_GETFD])
+    received.push(...fds)
+  }
+  return received
+}

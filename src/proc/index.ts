@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+export * from './device.js'
+export * from './fdinfo.js'
+export * from './locks.js'
+export * from './maps.js'
+export * from './mountinfo.js'
+export * from './stat.js'
+export * from './status.js'
+export * from './swaps.js'
+export * from './text.js'

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// Which holds a move takes along. The plan decides for good, with the whole job in sight; this is what scan can say of one
+// hold alone.
+import { type FileLock, majorOf } from '../proc/index.js'
+import { type HeldFile, type Hold, isProcessHold, type ProcessHold } from './hold.js'
+
+export type Movability = { readonly movable: true } | { readonly movable: false; readonly why: string }
+
+const yes: Movability = { movable: true }
+const no = (why: string): Movability => ({ movable: false, why })
+
+export function movabilityOf(hold: Hold): Movability {
+  if (!isProcessHold(hold)) return no(withoutProcess(hold))
+  const why = whyItStays(hold)
+  return why === undefined ? yes : no(why)
+}
+
+/** Why a lock or lease cannot be taken again at NEW; undefined when it can. */
+export function whyLockStays({ kind, breaking }: FileLock): string | undefined {
+  if (kind === 'posix' || kind === 'flock' || kind === 'ofd') return undefined
+  if (kind !== 'lease') return `a ${kind} cannot be moved; the program must give it up first`
+  return breaking ? 'somebody is breaking its lease just now; try again when the program has given it up' : undefined
+}
+
+/** The rules of refusalsOf() in plan/plan-job.ts, as far as one hold alone shows them. */
+function whyItStays(hold: ProcessHold): string | undefined {
+  switch (hold.kind) {
+    case 'fd':
+      return whyFdStays(hold.file, hold.access === 'path')
+    case 'cwd':
+      return hold.file.rest === undefined ? detached : undefined
+    case 'root':
+      if (hold.file.rest === undefined || hold.file.deleted === true) return 'is deleted or detached'
+      return hold.holder.mayChroot
+        ? undefined
+        : 'the process has no CAP_SYS_CHROOT, without which its root cannot be changed'
+    case 'exe':
+    case 'mapping':
+      return hold.file.rest === undefined ? detached : undefined
+    case 'lock':
+      return whyLockStays(hold.lock)
+    case 'watch':
+      return hold.holder.sameNamespace ? undefined : 'watches in another mount namespace cannot be moved'
+    case 'fanotify':
+      return 'fanotify marks cannot be moved: stop the program that watches'
+    case 'socket':
+      return hold.state === 'connected'
+        ? 'a connection accepted from a socket there cannot be moved: it has to be closed'
+        : 'a bound socket cannot be moved: the program has to bind it anew'
+    case 'io-uring':
+      return 'files registered with io_uring cannot be moved: the program has to unregister them'
+    default:
+      return hold satisfies never
+  }
+}
+
+const detached = 'is reached through a mount that was detached: its name cannot be known'
+
+/** Memory devices (null, zero, full, random, ...) keep no state in their descriptions. devices.txt of the kernel. */
+const memoryMajor = 1n
+
+function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
+  if (file.rest === undefined) return detached
+  const livesOn = file.deleted === true && file.links !== undefined && file.links > 0 && file.type !== 'directory'
+  if (livesOn) return 'was unlinked by this name but lives on under another one'
+  switch (file.type) {
+    case undefined:
+    case 'regular':
+    case 'directory':
+      return undefined
+    case 'symlink':
+      return file.deleted === true ? 'is a deleted symbolic link' : undefined
+    case 'block':
+    case 'character':
+      if (isPathOnly || (file.specialDevice !== undefined && majorOf(file.specialDevice) === memoryMajor))
+        return undefined
+      return 'is a device, whose state in the kernel cannot be moved: the program must close it'
+    case 'fifo':
+      return isPathOnly ? undefined : 'is a FIFO, which cannot be moved yet'
+    case 'socket':
+      return 'is a socket, which cannot be moved: the program must close it'
+    default:
+      return file.type satisfies never
+  }
+}
+
+function withoutProcess(hold: Exclude<Hold, { holder: unknown }>): string {
+  switch (hold.kind) {
+    case 'loop':
+      return `detach it first: umount what is on it, losetup -d ${hold.device}`
+    case 'swap':
+      return 'swapoff it first'
+    case 'submount':
+      return 'umount it first'
+    case 'overlay':
+      return 'umount the overlay first; the file system stays in use until then'
+    case 'nfsd':
+      return 'exportfs -u it first'
+    case 'mount':
+      return hold.own ? 'umount it too' : 'umount it in that mount namespace too, or end its processes'
+    case 'orphan-socket':
+      return 'close the listening socket, or the connections that wait to be accepted'
+    default:
+      return hold satisfies never
+  }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// The command's side of the tracer process.
+import { fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { FdmoveError } from '../errors.js'
+import type { MoveOptions } from '../options.js'
+import type { MoveResult } from '../report/result.js'
+import type { FromTracer, ToTracer } from './protocol.js'
+
+const entry = fileURLToPath(new URL('./main.js', import.meta.url))
+
+/** Moves in a tracer process of its own. Throws an FdmoveError. */
+export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): Promise<MoveResult> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(abortError(signal))
+    const tracer = fork(entry, [], {
+      detached: true,
+      serialization: 'advanced',
+      // Every function is compiled when its file is loaded, and not when it first runs: that would be in the pause. A small
+      // heap, collected before the pause (garbage.ts): a job with thousands of fds would else make it grow by 60 MB.
+      execArgv: ['--no-lazy', '--expose-gc', '--max-semi-space-size=4'],
+      stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    })
+    const say = (message: ToTracer) => {
+      if (tracer.connected) tracer.send(message, () => {})
+    }
+    const onAbort = () => say({ kind: 'abort' })
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const settle = (finish: () => void) => {
+      signal?.removeEventListener('abort', onAbort)
+      finish()
+    }
+    let outcome: (() => void) | undefined
+    let death: string | undefined
+    // The end of the process may be told before its last message; and only when it has ended does it hold nothing of OLD.
+    const settleWhenOver = () => {
+      if (death === undefined || tracer.connected) return
+      const how = death
+      settle(outcome ?? (() => reject(died(how))))
+    }
+    tracer.on('error', (error) => settle(() => reject(died(String(error.message)))))
+    tracer.on('exit', (code, by) => {
+      death = by ? `it was ended by ${by}` : `it ended with status ${code}`
+      settleWhenOver()
+    })
+    tracer.on('disconnect', settleWhenOver)
+    tracer.on('message', (message: FromTracer) => {
+      if (message.kind === 'progress') onProgress?.(message.event)
+      else if (message.kind === 'result') outcome = () => resolve(message.result)
+      else {
+        const { code, message: text, ...rest } = message.error
+        outcome = () =>
+          reject(
+            signal?.aborted && code === 'ERR_FDMOVE_ABORTED' ? abortError(signal) : new FdmoveError(code, text, rest),
+          )
+      }
+    })
+    say({ kind: 'move', options })
+  })
+}
+
+function died(how: string): FdmoveError {
+  return new FdmoveError(
+    'ERR_FDMOVE_TRACER_DIED',
+    `the tracer process died: ${how}. The job runs on, unmoved or wholly moved; look with 'fdmove scan'`,
+  )
+}
+
+function abortError(signal: AbortSignal): FdmoveError {
+  return signal.reason instanceof FdmoveError
+    ? signal.reason
+    : new FdmoveError('ERR_FDMOVE_ABORTED', 'interrupted; the job runs on as before', { cause: signal.reason })
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// What is told of a move, and the manifest that `undo` needs.
+import { readFileSync } from 'node:fs'
+import type { Staged } from '../copy/contract.js'
+import type { JobSnapshot } from '../job/snapshot.js'
+import { joinPath } from '../job/storage.js'
+import type { Manifest, reserveManifest } from '../report/manifest.js'
+import type { MoveResult, ProcessReport, RemainingHold } from '../report/result.js'
+import type { Leave } from './leave.js'
+import type { Job, MoveRequest } from './look-at.js'
+import type { SwitchOutcome } from './switch-over.js'
+
+export function nothingToMove(job: Job, request: MoveRequest): MoveResult {
+  return {
+    schema: 'fdmove/result/1',
+    ok: true,
+    engine: request.engine ?? 'ptrace',
+    from: job.from.path.toString(),
+    to: job.to.path.toString(),
+    processes: [],
+    files: [],
+    pause: { totalUs: 0, phases: [] },
+    remaining: [],
+    aside: null,
+    warnings: [`nothing is held under ${job.from.path.toString()}`],
+    manifest: null,
+  }
+}
+
+export function report(
+  job: Job,
+  outcome: SwitchOutcome,
+  staged: ReadonlyMap<string, Staged>,
+  request: MoveRequest,
+  reserved: ReturnType<typeof reserveManifest>,
+  leave: Leave | undefined,
+): MoveResult {
+  const { plan, snapshot, settled } = outcome
+  const inodes = new Map(plan.inodes.map((inode) => [inode.key, inode]))
+  const engine = request.engine ?? 'ptrace'
+  const warnings: string[] = [...job.warnings]
+  const paths = plan.inodes.flatMap(({ key, names }) =>
+    names.map((name) => ({ key, from: joinPath(job.from.path, name), to: joinPath(job.to.path, name) })),
+  )
+  const manifest: Manifest = {
+    createdAt: new Date().toISOString(),
+    bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    engine,
+    from: job.from.path,
+    to: job.to.path,
+    leave: request.leave ?? 'nothing',
+    aside: leave?.aside ?? null,
+    processes: snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })),
+    files: paths
+      .filter(({ key }) => inodes.get(key)?.kind === 'file')
+      .map(({ key, from, to }) => {
+        const [dev, ino] = key.split(':').map(BigInt)
+        return { from, to, original: { dev: dev!, ino: ino! } }
+      }),
+  }
+  try {
+    reserved.write(manifest)
+  } catch (error) {
+    warnings.push(`the move is done, but its manifest could not be written: ${String((error as Error).message)}`)
+  }
+  return {
+    schema: 'fdmove/result/1',
+    ok: true,
+    engine,
+    from: job.from.path.toString(),
+    to: job.to.path.toString(),
+    processes: snapshot.processes.map(({ pid, comm }): ProcessReport => {
+      const fds = snapshot.tables.filter((table) => table.pid === pid).reduce((sum, { held }) => sum + held.length, 0)
+      const places = snapshot.workplaces.filter((place) => place.pid === pid)
+      const locks = snapshot.tables
+        .filter((table) => table.pid === pid)
+        .flatMap(({ held }) => held.flatMap((one) => one.locks)).length
+      const moved = plan.remaps.find((remap) => remap.pid === pid)
+      return {
+        pid,
+        comm,
+        threads: outcome.threads.get(pid) ?? 0,
+        moved: {
+          fds,
+          cwd: places.some(({ cwd }) => cwd !== undefined),
+          root: places.some(({ root }) => root !== undefined),
+          exe: moved?.exe !== undefined,
+          mappings: moved?.mappings.length ?? 0,
+          locks,
+          watches: snapshot.tables
+            .filter((table) => table.pid === pid)
+            .flatMap(({ inotifies }) => inotifies.flatMap(({ watches }) => watches.filter(({ inode }) => inode)))
+            .length,
+        },
+      }
+    }),
+    files: settled
+      .filter(({ key }) => inodes.get(key)?.kind === 'file')
+      .map(({ key, bytes, copiedRunning, copiedPaused, proof }) => {
+        const name = inodes.get(key)?.names[0]
+        return {
+          from: name === undefined ? '(deleted)' : joinPath(job.from.path, name).toString(),
+          to: staged.get(key)?.path?.toString() ?? '(deleted)',
+          bytes: Number(bytes),
+          copiedRunning,
+          copiedPaused,
+          proof,
+        }
+      }),
+    pause: outcome.pause,
+    remaining: remaining(job, snapshot),
+    aside: leave?.aside.toString() ?? null,
+    warnings,
+    manifest: reserved.path,
+  }
+}
+
+/** What the moved processes still hold of OLD, read anew from /proc while they run. */
+function remaining(job: Job, snapshot: JobSnapshot): RemainingHold[] {
+  const after = job.reader.read(snapshot.processes.map(({ pid }) => pid))
+  const why = 'opened since the move'
+  return [
+    ...after.tables.flatMap(({ pid, held }) =>
+      held.map(({ fd, inode }) => ({ pid, kind: 'fd', what: `fd ${fd} -> ${inode.relative.toString()}`, why })),
+    ),
+    ...after.workplaces.flatMap(({ pid, cwd }) =>
+      cwd === undefined ? [] : [{ pid, kind: 'cwd', what: cwd.relative.toString(), why }],
+    ),
+  ]
+}

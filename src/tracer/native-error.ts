@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+import { type ErrorCode, errorKinds, FdmoveError } from '../errors.js'
+
+type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly side?: string }
+
+/** An error of the addon or of node:fs as one of ours; an FdmoveError stays what it is. */
+export function toFdmoveError(error: unknown): FdmoveError {
+  if (error instanceof FdmoveError) return error
+  const { code, message, syscall, tid } = error as NativeError
+  const options = tid ? { pid: tid, cause: error } : { cause: error }
+  if (code !== undefined && code in errorKinds) return new FdmoveError(code as ErrorCode, message, options)
+  if (syscall === 'PTRACE_SEIZE' && code === 'EPERM')
+    return new FdmoveError(
+      'ERR_FDMOVE_PERMISSION',
+      `thread ${tid} may not be traced, or is traced by another process`,
+      options,
+    )
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new FdmoveError('ERR_FDMOVE_NO_SPACE', `there is no space left at NEW: ${message}`, options)
+  if (code === 'ETIMEDOUT') return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', `${message}; nothing was moved`, options)
+  return new FdmoveError(code === undefined ? 'ERR_FDMOVE_INTERNAL' : 'ERR_FDMOVE_INJECT', message, options)
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+// One move from start to end, in the tracer process: select, scan, plan, copy, switch over, report.
+import { closeSync } from 'node:fs'
+import type { Staged } from '../copy/contract.js'
+import { openDestination } from '../copy/destination.js'
+import { type Engine, type EngineLimits, engineLimits } from '../engines/engine.js'
+import { openEngine } from '../engines/open-engine.js'
+import { FdmoveError } from '../errors.js'
+import { isLocal } from '../job/local.js'
+import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
+import type { ProgressEvent } from '../options.js'
+import type { JobPlan } from '../plan/job-plan.js'
+import { planJob } from '../plan/plan-job.js'
+import { reserveManifest } from '../report/manifest.js'
+import type { MoveResult } from '../report/result.js'
+import { keepProcessorsAwake } from './awake.js'
+import { collectGarbage } from './garbage.js'
+import { prepareLeave } from './leave.js'
+import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
+import { nothingToMove, report } from './move-report.js'
+import { toFdmoveError } from './native-error.js'
+import { isAsPrepared, prepare, refuseIfAny } from './prepared.js'
+import { createRecorder, type Recorder } from './recorder.js'
+import { openSources, stageMore, whileVanishing } from './staging.js'
+import { switchOver } from './switch-over.js'
+
+/** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
+export async function runMove(request: MoveRequest): Promise<MoveResult> {
+  const { onProgress } = request
+  const recorder = request.timeline === true ? createRecorder() : undefined
+  const tell = (event: ProgressEvent) => {
+    recorder?.hear(event)
+    onProgress?.(event)
+  }
+  tell({ kind: 'phase', phase: 'scan' })
+  const opened = new Map<string, number>() // our fds on OLD's inodes, by key
+  try {
+    return await moveFrom(opened, request, tell, recorder)
+  } finally {
+    for (const fd of opened.values()) closeSync(fd)
+  }
+}
+
+/** The job, with all that it holds opened here; what it closed between the look and the opening is looked at again. */
+function lookAndOpen(request: MoveRequest, opened: Map<string, number>): Job {
+  return whileVanishing(() => {
+    const job = lookAt(request)
+    if (job.plan.refusals.length === 0) openSources(job.plan, opened)
+    return job
+  })
+}
+
+async function moveFrom(
+  opened: Map<string, number>,
+  request: MoveRequest,
+  tell: (event: ProgressEvent) => void,
+  recorder: Recorder | undefined,
+): Promise<MoveResult> {
+  const { signal } = request
+  const job = lookAndOpen(request, opened)
+  if (job.plan.units.length === 0 && job.plan.refusals.length === 0) return nothingToMove(job, request)
+  refuseIfAny(job.plan)
+  signal.throwIfAborted()
+  collectGarbage()
+
+  const engine = request.engine ?? 'ptrace'
+  const traced = await openEngine(engine, job.pids, job.plan)
+  const session = recorder?.watch(traced) ?? traced
+  try {
+    return await moveWith(session, engineLimits[engine], job, opened, { ...request, onProgress: tell }, recorder)
+  } finally {
+    session.close?.()
+  }
+}
+
+async function moveWith(
+  session: Engine,
+  limits: EngineLimits,
+  job: Job,
+  opened: Map<string, number>,
+  request: MoveRequest,
+  recorder: Recorder | undefined,
+): Promise<MoveResult> {
+  const { signal, onProgress } = request
+  const tell = onProgress ?? (() => {})
+  const leave = prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
+  const manifest = reserveManifest(request.manifest)
+  const destination = openDestination({
+    from: job.from.path,
+    to: job.to.path,
+    copy: request.copy ?? 'auto',
+    overwrite: request.overwrite ?? false,
+    maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
+    dirtyLog: request.dirtyLog ?? 'auto',
+    bytesPerSecond: request.bytesPerSecond ?? 0,
+    verify: request.verify ?? false,
+    withTree: (request.withTree ?? []).map((path) => Buffer.from(path)),
+    signal,
+    onProgress: tell,
+  })
+  const failAt = Number(process.env.FDMOVE_TEST_FAIL_AT ?? 0)
+  if (failAt > 0) session.failAt(failAt)
+  const how = process.env.FDMOVE_INJECT
+  if (how === 'step' || how === 'batch') session.inject(how)
+  let moved = false
+  let sleepAgain = () => {}
+  try {
+    tell({ kind: 'phase', phase: 'copy' })
+    const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened)))
+    signal.throwIfAborted()
+    tell({ kind: 'phase', phase: 'switch' })
+    destination.publish()
+    const stage = (plan: JobPlan) => stageMore(plan, job.to.path, destination, staged, opened)
+    const mayBorrow = limits.cheapCalls && job.reader.quick && isLocal(job.to.path)
+    const { pids, prepared, newcomers } = rehearse(request, job, stage, { session, staged, mayBorrow })
+    // Last of all: what the job writes from here on is what the pause has to copy.
+    collectGarbage()
+    const { estimatedUs: estimatedSettleUs } = await destination.refresh()
+    signal.throwIfAborted()
+    sleepAgain = keepProcessorsAwake()
+    const outcome = switchOver({
+      session,
+      reader: job.reader,
+      destination,
+      prepared,
+      staged,
+      sources: opened,
+      pids,
+      newcomers,
+      stageMore: stage,
+      mayBorrow,
+      leave,
+      maxPauseUs: request.maxPauseUs ?? limits.maxPauseUs,
+      stopTimeoutUs: request.stopTimeoutUs ?? limits.stopTimeoutUs,
+    })
+    // From here on NEW is what the job lives on: nothing may take it away again.
+    moved = true
+    sleepAgain()
+    for (const text of session.notes()) tell({ kind: 'note', text })
+    const notes = [...outcome.notes, ...destination.notes()]
+    destination.finish()
+    tell({ kind: 'phase', phase: 'verify' })
+    const result = report(job, outcome, staged, request, manifest, leave)
+    tell({ kind: 'phase', phase: 'done' })
+    const timeline = recorder?.spans(outcome.startUs, outcome.pause)
+    return {
+      ...result,
+      pause: { ...result.pause, estimatedSettleUs },
+      warnings: [...result.warnings, ...notes],
+      ...(timeline === undefined ? {} : { timeline }),
+    }
+  } catch (error) {
+    sleepAgain()
+    const failure = toFdmoveError(error)
+    if (moved)
+      throw new FdmoveError(
+        'ERR_FDMOVE_INTERNAL',
+        `the job was moved wholly and runs on at NEW, but then: ${failure.message}`,
+        {
+          targetChanged: true,
+          cause: failure,
+        },
+      )
+    manifest.discard()
+    // A job that may be half moved keeps both storages.
+    const left = failure.targetChanged ? [] : destination.abandon()
+    if (left.length === 0) throw failure
+    throw new FdmoveError(failure.code, `${failure.message}; left behind at NEW: ${left.join(', ')}`, {
+      targetChanged: failure.targetChanged,
+      refusals: failure.refusals,
+      ...(failure.pause === undefined ? {} : { pause: failure.pause }),
+      cause: failure,
+      ...(failure.pid === undefined ? {} : { pid: failure.pid }),
+    })
+  }
+}
+
+/**
+ * A last look before the freeze: the selection and the plan as they are now. It also runs the code that runs in the
+ * pause, which is then compiled already.
+ */
+function rehearse(
+  request: MoveRequest,
+  { reader, pids: before }: Job,
+  stage: (plan: JobPlan) => void,
+  context: Parameters<typeof prepare>[0],
+): Pick<Parameters<typeof switchOver>[0], 'pids' | 'prepared' | 'newcomers'> {
+  const { select } = request
+  const all = select.kind === 'all'
+  const began = performance.now()
+  const examined = new Set(listPids())
+  const holders = all ? reader.holders([...examined].filter((pid) => pid !== process.pid)) : []
+  const walkMs = performance.now() - began
+  // What was born since the first look belongs to a tree or cgroup even if it shares nothing with the rest.
+  const grown =
+    select.kind === 'pids' && select.tree === true
+      ? withDescendants(before)
+      : select.kind === 'cgroup'
+        ? selectPids(select, { tracer: process.pid, command: request.command }, reader.holders)
+        : []
+  const alive = parentsFirst([...before, ...holders, ...grown]).filter((pid) => pid !== process.pid && isAlive(pid))
+  const pids = closureOf(reader, request, alive)
+  collectGarbage()
+  const snapshot = whileVanishing(() => {
+    const looked = reader.read(pids)
+    const plan = planJob(looked)
+    refuseIfAny(plan)
+    stage(plan)
+    return looked
+  })
+  collectGarbage()
+  const prepared = prepare(context, snapshot)
+
+  // In the pause only processes are looked at that nobody has looked at: children of the frozen ones, and with all
+  // whatever holds OLD by now. Where all processes can be walked within a tenth of the budget, they are.
+  const budgetMs = (request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs) / 1000
+  const walkAll = all && walkMs < budgetMs / 10
+  const newcomers = (known: ReadonlySet<number>) => {
+    const others = listPids().filter((pid) => !known.has(pid) && pid !== process.pid)
+    const fresh = others.filter((pid) => !examined.has(pid))
+    const children = fresh.filter((pid) => known.has(parentOf(pid)))
+    return all ? [...new Set([...children, ...reader.holders(walkAll ? others : fresh)])] : children
+  }
+  newcomers(new Set(pids))
+  isAsPrepared(reader, prepared, pids)
+  return { pids, prepared, newcomers }
+}
+
+/** The pids of a closure that can be moved. The rest of it is not kept: it may be large. */
+function closureOf(reader: Job['reader'], request: MoveRequest, first: readonly number[]): readonly number[] {
+  const { pids, plan } = closure(reader, request, first)
+  refuseIfAny(plan)
+  return pids
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+// The programs of all processes, phase by phase, and what has to be done between two phases.
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import type { Staged } from '../copy/contract.js'
+import { FdmoveError } from '../errors.js'
+import { native, type Session } from '../native.js'
+import { opensItself, type Phase, phases, type UnitProgram } from '../plan/compile.js'
+import { fileFlags, openFlags } from '../plan/file-flags.js'
+import type { JobPlan } from '../plan/job-plan.js'
+import { checkDeadline } from './pause-clock.js'
+import { type Prepared, pathOf, type SwitchTools } from './prepared.js'
+import { openOld, remapAll } from './remap.js'
+
+/** How long one part of a program may take before it is cut off. */
+const callDeadlineUs = 2_000_000
+
+const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
+
+/** The job is not as planned, or the owners of descriptions in these threads could not open them. */
+type Failed = { readonly changed: boolean; readonly tids: readonly number[]; readonly error: FdmoveError }
+
+/** Phases open to commit over all units. Yields what can be tried in another way; throws the rest. */
+export function runUntilCommitted(
+  { session, destination, staged, sources }: SwitchTools,
+  { plan, programs, numbers }: Prepared,
+  offsets: Map<number, bigint>,
+  deadlineUs: number,
+): Failed | undefined {
+  const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
+  const fds = new Map<number, number>() // description -> our fd on the new one
+  const mine: number[] = []
+  const fifos = new Map<string, number>() // key -> our fd on the new FIFO: with both ends there, no open of it can block
+  try {
+    for (const { key, kind } of plan.inodes) {
+      if (kind !== 'fifo') continue
+      const fd = openSync(`/proc/self/fd/${staged.get(key)!.fd}`, constants.O_RDWR | constants.O_NONBLOCK)
+      fifos.set(key, fd)
+      mine.push(fd)
+    }
+    const opened = new Map<number, BigInt64Array>()
+    session.loadMany(tidsOf(programs), Int32Array.from(numbers), callDeadlineUs)
+    // Where nothing is handed over, nothing is to be done between the phases.
+    const alone = programs.every(({ channel }) => channel === undefined)
+    const failed: { tid: number; error: FdmoveError }[] = []
+    for (const [index, outcome] of runAll(session, programs, alone ? 'set' : 'open').entries()) {
+      const { unit, opens } = programs[index]!
+      if (outcome.error !== undefined) {
+        if (outcome.changed) return { changed: true, tids: [], error: outcome.error }
+        if (!ownerMayNotOpen.has(outcome.code) || opens.size === 0 || !outcome.opening) throw outcome.error
+        failed.push({ tid: unit.tid, error: outcome.error })
+      }
+      opened.set(unit.tid, outcome.results)
+    }
+    if (failed.length > 0) return { changed: false, tids: failed.map(({ tid }) => tid), error: failed[0]!.error }
+    for (const one of programs) {
+      if (one.channel === undefined) continue
+      const pair = session.readDatum(one.unit.tid, one.channel, 8)
+      const sent = one.receives.map((passed) => {
+        if (passed.kind === 'directory') return staged.get(passed.key)!.fd
+        let fd = fds.get(passed.id)
+        if (fd === undefined) {
+          fd = obtain(passed.id)
+          fds.set(passed.id, fd)
+          mine.push(fd)
+        }
+        return fd
+      })
+      session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
+      must(runPhase(session, one, 'receive'))
+    }
+    if (!alone) for (const outcome of runAll(session, programs, 'receive')) must(outcome)
+    const set = alone ? undefined : runAll(session, programs, 'set').map(must)
+    for (const [index, one] of programs.entries()) {
+      const results = set === undefined ? opened.get(one.unit.tid)! : set[index]!.results
+      const first = set === undefined ? 0 : one.ends[phases.indexOf('set') - 1]!
+      for (const [id, at] of one.offsets) offsets.set(id, results[at - first]!)
+    }
+    fillFifos(session, plan, fifos)
+    // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
+    destination.seal(inTheWay(plan))
+    for (const outcome of runAll(session, programs, 'watch')) must(outcome)
+    checkWatchers(session, plan, programs, opened)
+    checkDeadline(deadlineUs)
+    remapAll(plan.remaps, { session, programs, opened, deadlineUs })
+    for (const outcome of runAll(session, programs, 'commit')) must(outcome)
+    return undefined
+
+    function obtain(id: number): number {
+      const description = plan.descriptions.find((one) => one.id === id)!
+      const owner = programs.find(({ unit }) => unit.tid === description.owner.tid)!
+      const index = owner.opens.get(id)
+      if (index !== undefined && opensItself(description, units, { pathOf: pathOf(staged), openedByTracer: new Set() }))
+        return session.takeFd(owner.unit.tid, Number(opened.get(owner.unit.tid)![index]))
+      count(session, 'open')
+      if (description.role === 'mapped-before') return openOld(description, sources.get(description.inode!.key))
+      const flags = openFlags(description.flags) & ~fileFlags.O_NOFOLLOW
+      return openStaged(staged.get(description.inode!.key)!, flags | fileFlags.O_CLOEXEC)
+    }
+  } finally {
+    for (const fd of mine) closeSync(fd)
+  }
+}
+
+/** The new FIFOs get what is queued in the old ones; read through a description of the job, because opening wakes waiters. */
+function fillFifos(session: Session, { descriptions }: JobPlan, fifos: ReadonlyMap<string, number>): void {
+  for (const [key, fd] of fifos) {
+    const reader = descriptions.find(
+      ({ inode, flags }) =>
+        inode?.key === key && (flags & fileFlags.O_PATH) === 0 && (flags & fileFlags.O_ACCMODE) !== fileFlags.O_WRONLY,
+    )
+    if (reader !== undefined) session.copyPipe(reader.owner.tid, reader.owner.fd, fd)
+  }
+}
+
+/**
+ * The files that must not be open for writing here when the job goes on: where it watches or maps or leases any, all of
+ * them (undefined), else those that it may execute (ETXTBSY).
+ */
+function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | undefined {
+  const leased = descriptions.some(({ locks }) => locks.some(({ kind }) => kind === 'lease'))
+  if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return undefined
+  const executable = descriptions.filter(({ inode }) => inode !== undefined && (inode.mode & 0o111) !== 0)
+  return new Set(executable.map(({ inode }) => inode!.key))
+}
+
+const IN_IGNORED = 0x8000
+
+/** Nothing has been done yet, and the job only has to run on for a moment. */
+export class EventsUnread extends FdmoveError {}
+
+/** The queue of an inotify instance cannot be moved: it must be empty. Throws EventsUnread. */
+export function checkQueues(session: Session, { descriptions }: JobPlan): void {
+  for (const { owner, watches } of descriptions) {
+    if (watches.length === 0 || session.queuedBytes(owner.tid, owner.fd) === 0) continue
+    const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
+    throw new EventsUnread('ERR_FDMOVE_CHANGED', message)
+  }
+}
+
+/** A new inotify instance holds no more than a word on each watch descriptor that was given up, which is taken out. */
+function checkWatchers(
+  session: Session,
+  { descriptions }: JobPlan,
+  programs: readonly UnitProgram[],
+  opened: ReadonlyMap<number, BigInt64Array>,
+): void {
+  for (const { unit, unused, opens } of programs) {
+    for (const [id, numbers] of unused) {
+      const { owner } = descriptions.find((one) => one.id === id)!
+      const changed = (what: string) =>
+        new FdmoveError(
+          'ERR_FDMOVE_CHANGED',
+          `process ${unit.pid}: inotify fd ${owner.fd} ${what}; try again when it is idle`,
+          {
+            pid: unit.pid,
+          },
+        )
+      if (session.queuedBytes(owner.tid, owner.fd) > 0) throw changed('had an event just now')
+      const fresh = Number(opened.get(unit.tid)![opens.get(id)!])
+      const events = session.readQueued(unit.tid, fresh)
+      for (let at = 0; at < events.length; at += 16 + events.readUInt32LE(at + 12)) {
+        const ignored = (events.readUInt32LE(at + 4) & IN_IGNORED) !== 0 && numbers.includes(events.readInt32LE(at))
+        if (!ignored) throw changed('had an event in the middle of the move')
+      }
+    }
+  }
+}
+
+/**
+ * Opens what is at NEW by its name where it has one: a description made from the fd of a file that began without a name
+ * (O_TMPFILE) would show as deleted in /proc for ever. The name is not trusted: it must lead to the very inode.
+ */
+function openStaged({ fd, path, dev, ino }: Staged, flags: number): number {
+  if (path === null) return openSync(`/proc/self/fd/${fd}`, flags)
+  const named = openSync(path, fileFlags.O_PATH | fileFlags.O_NOFOLLOW | fileFlags.O_CLOEXEC)
+  try {
+    const there = fstatSync(named, { bigint: true })
+    if (there.dev !== dev || there.ino !== ino)
+      throw new FdmoveError('ERR_FDMOVE_CHANGED', `${path.toString()} was replaced by another file; nothing was moved`)
+    return openSync(`/proc/self/fd/${named}`, flags)
+  } finally {
+    closeSync(named)
+  }
+}
+
+type PhaseOutcome = {
+  readonly results: BigInt64Array
+  readonly error: FdmoveError | undefined
+  readonly code: string
+  /** The operation that failed was to open a file. */
+  readonly opening: boolean
+  /** The operation that failed looked whether the job is as planned. */
+  readonly changed: boolean
+}
+
+function tidsOf(programs: readonly UnitProgram[]): Int32Array {
+  return Int32Array.from(programs, ({ unit }) => unit.tid)
+}
+
+/** Runs a phase in all units at the same time; the outcomes are in their order. */
+function runAll(session: Session, programs: readonly UnitProgram[], phase: Phase): PhaseOutcome[] {
+  const ends = Int32Array.from(programs, (one) => one.ends[phases.indexOf(phase)]!)
+  const ran = session.runMany(tidsOf(programs), ends, callDeadlineUs)
+  return ran.map((outcome, index) => phaseOutcome(programs[index]!, outcome))
+}
+
+function runPhase(session: Session, one: UnitProgram, phase: Phase): PhaseOutcome {
+  return phaseOutcome(one, session.run(one.unit.tid, one.ends[phases.indexOf(phase)]!, callDeadlineUs))
+}
+
+function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: ReturnType<Session['run']>): PhaseOutcome {
+  if (failedAt < 0) return { results, error: undefined, code: '', opening: false, changed: false }
+  const operation = program.operations[failedAt]!
+  const result = Number(results.at(-1))
+  const code = result < 0 ? native.errorName(-result) : 'unexpected result'
+  const error = new FdmoveError(
+    'ERR_FDMOVE_INJECT',
+    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}; nothing was moved`,
+    { pid: unit.pid },
+  )
+  return { results, error, code, opening: operation.syscall === 'openat', changed: operation.asPlanned === true }
+}
+
+function must(outcome: PhaseOutcome): PhaseOutcome {
+  if (outcome.error !== undefined) throw outcome.error
+  return outcome
+}
+
+export function finish(session: Session, programs: readonly UnitProgram[]): void {
+  try {
+    runAll(session, programs, 'finish')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+  session.finish(callDeadlineUs)
+}
+
+export function rollback(session: Session): void {
+  session.rollback(callDeadlineUs)
+  session.finish(callDeadlineUs)
+}
+
+/** Counts a call of ours for the fault injection of tests. */
+export function count(session: Session, what: string): void {
+  if (session.hit()) throw new FdmoveError('ERR_FDMOVE_INJECT', `${what}: failed on purpose`)
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+// The pause. Everything between freeze and resume is synchronous: nothing here waits for the network, a terminal or
+// the event loop. Whatever fails before the commit is complete is undone, and the job runs on as it was.
+
+import type { SettledFile } from '../copy/contract.js'
+import { FdmoveError } from '../errors.js'
+import type { JobSnapshot } from '../job/snapshot.js'
+import type { Session, StoppedThread } from '../native.js'
+import type { UnitProgram } from '../plan/compile.js'
+import type { JobPlan } from '../plan/job-plan.js'
+import type { Leave } from './leave.js'
+import { toFdmoveError } from './native-error.js'
+import { type Clock, checkDeadline, createClock, nowUs, withPause } from './pause-clock.js'
+import { isAsPrepared, openingFor, type Prepared, planAnew, type SwitchTools } from './prepared.js'
+import { checkQueues, count, EventsUnread, finish, rollback, runUntilCommitted } from './run-programs.js'
+import { verify } from './verify.js'
+
+export type SwitchContext = SwitchTools & {
+  readonly prepared: Prepared
+  readonly pids: readonly number[]
+  /** Looks for processes that should be frozen too, given those that are or could not be. */
+  readonly newcomers: (known: ReadonlySet<number>) => readonly number[]
+  /** Puts something in the old place, while the job stands still. */
+  readonly leave: Leave | undefined
+  readonly maxPauseUs: number
+  readonly stopTimeoutUs: number
+}
+
+export type SwitchOutcome = {
+  readonly plan: JobPlan
+  readonly snapshot: JobSnapshot
+  readonly threads: ReadonlyMap<number, number>
+  readonly settled: readonly SettledFile[]
+  /** What went wrong after the commit, for people. */
+  readonly notes: readonly string[]
+  /** When the freeze began: CLOCK_MONOTONIC, microseconds. */
+  readonly startUs: number
+  readonly pause: { readonly totalUs: number; readonly phases: { readonly name: string; readonly us: number }[] }
+}
+
+/** How often a job is stopped whose inotify events are not read yet: a queue cannot be moved. */
+const mostStops = 20
+
+/** Stops the job and moves it. Where events wait to be read, the job is let go at once to read them, and stopped again. */
+export function switchOver(context: SwitchContext): SwitchOutcome {
+  for (let stops = 1; ; stops++) {
+    try {
+      const outcome = stopAndSwitch(context)
+      const again = `the job was stopped ${stops} times: inotify events had to be read first`
+      return stops === 1 ? outcome : { ...outcome, notes: [...outcome.notes, again] }
+    } catch (error) {
+      if (stops === mostStops || !((error as FdmoveError).cause instanceof EventsUnread)) throw error
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, stops) // milliseconds
+  }
+}
+
+function stopAndSwitch(context: SwitchContext): SwitchOutcome {
+  const { session, destination, staged } = context
+  const clock = createClock()
+  const deadlineUs = clock.startUs + context.maxPauseUs
+  let { prepared } = context
+  let settled: readonly SettledFile[]
+  // From here on threads stand. freeze() lets everything go by itself when it fails.
+  let threads = frozen(context, clock, context.pids)
+  try {
+    // Processes that were born or came to OLD meanwhile, each tried once: one that has ended stays out.
+    const tried = new Set<number>()
+    for (;;) {
+      for (const { pid } of threads) tried.add(pid)
+      const more = context.newcomers(tried)
+      if (more.length === 0) break
+      for (const pid of more) tried.add(pid)
+      checkDeadline(clock.startUs + Math.max(context.stopTimeoutUs, context.maxPauseUs))
+      threads = frozen(context, clock, more)
+    }
+    clock.mark('stop')
+
+    const pids = [...new Set(threads.map(({ pid }) => pid))]
+    if (!isAsPrepared(context.reader, prepared, pids)) prepared = planAnew(context, pids)
+    checkQueues(session, prepared.plan)
+    clock.mark('rescan')
+
+    count(session, 'settle')
+    settled = destination.settle(deadlineUs)
+    clock.mark('settle')
+
+    const offsets = new Map<number, bigint>() // of each description, as the job left it
+    for (let attempt = 0; ; attempt++) {
+      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs)
+      if (failed === undefined) break
+      rollback(session)
+      if (attempt === 2) throw failed.error
+      prepared = failed.changed ? planAnew(context, pids) : openingFor(context, prepared, failed.tids)
+    }
+    clock.mark('switch')
+
+    verify(prepared.plan, staged, offsets, prepared.quick)
+    clock.mark('verify')
+    checkDeadline(deadlineUs)
+
+    context.leave?.apply()
+  } catch (error) {
+    throw undone(session, error, clock)
+  }
+  // The job lives on NEW: what fails from here on is told, and undoes nothing.
+  const notes = tidyUp(session, prepared.programs)
+  clock.mark('resume')
+  return {
+    plan: prepared.plan,
+    snapshot: prepared.snapshot,
+    threads: countThreads(threads),
+    settled,
+    notes,
+    startUs: clock.startUs,
+    pause: { totalUs: clock.totalUs(), phases: clock.phases },
+  }
+}
+
+/** Puts the job back and lets it go; yields what to throw. */
+function undone(session: Session, error: unknown, clock: Clock): FdmoveError {
+  let failure = toFdmoveError(error)
+  clock.mark('failed')
+  try {
+    rollback(session)
+  } catch (second) {
+    const message = `${failure.message}; and undoing it failed: ${String((second as Error).message)}. The job runs, but may be half moved: keep both storages, and restart it when you can`
+    failure = new FdmoveError(failure.code, message, { targetChanged: true, cause: second })
+  }
+  try {
+    session.release()
+  } catch (second) {
+    failure = new FdmoveError(failure.code, `${failure.message}; ${String((second as Error).message)}`, {
+      targetChanged: failure.targetChanged,
+      refusals: failure.refusals,
+      cause: second,
+    })
+  }
+  clock.mark('undo')
+  return withPause(failure, clock)
+}
+
+/** Closes what the programs needed and lets the job go; yields what went wrong. */
+function tidyUp(session: Session, programs: readonly UnitProgram[]): string[] {
+  const notes: string[] = []
+  for (const step of [() => session.commit(), () => finish(session, programs), () => session.release()]) {
+    try {
+      step()
+    } catch (error) {
+      notes.push(`the job is moved; letting it go did not end as planned: ${String((error as Error).message)}`)
+    }
+  }
+  return notes
+}
+
+/** Stops more processes, within what is left of the budget. On error everything has been let go. */
+function frozen(
+  { session, maxPauseUs, stopTimeoutUs }: SwitchContext,
+  clock: Clock,
+  pids: readonly number[],
+): readonly StoppedThread[] {
+  const leftUs = Math.max(1, clock.startUs + maxPauseUs - nowUs())
+  try {
+    return session.freeze(pids, Math.min(stopTimeoutUs, leftUs))
+  } catch (error) {
+    const failure = toFdmoveError(error)
+    clock.mark('stop')
+    if (failure.code !== 'ERR_FDMOVE_STOP_TIMEOUT' || leftUs >= stopTimeoutUs) throw withPause(failure, clock)
+    const message = `${failure.message}; --max-pause allows ${maxPauseUs / 1000} ms; nothing was moved`
+    throw withPause(new FdmoveError('ERR_FDMOVE_MAX_PAUSE', message, { cause: failure }), clock)
+  }
+}
+
+function countThreads(threads: readonly { pid: number }[]): Map<number, number> {
+  const counts = new Map<number, number>()
+  for (const { pid } of threads) counts.set(pid, (counts.get(pid) ?? 0) + 1)
+  return counts
+}

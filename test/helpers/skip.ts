@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+import type { TestContext } from 'vitest'
+
+/** The needs that may be missing where CI runs, each with its reason. Any other skipped test fails there. */
+export const allowedSkips: Readonly<Record<string, string>> = {
+  chromium: 'the page of --report is looked at in a browser where there is one; unit tests check what it holds',
+  yama: 'the kernel of the CI machine is built without Yama; the arm64 guest has it',
+}
+
+/** Skips the test, saying why, unless `present`. With CI=true a need that is missing is a failure, unless named above. */
+export function need(context: Pick<TestContext, 'skip'>, name: string, present: boolean, reason: string): void {
+  if (present) return
+  if (process.env.CI === 'true' && !(name in allowedSkips)) {
+    throw new Error(`'${name}' is missing (${reason}), and CI allows no skip for it: see test/helpers/skip.ts`)
+  }
+  process.stderr.write(`skipped, needs '${name}': ${reason}\n`)
+  context.skip(`needs '${name}': ${reason}`)
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// Whole directories, files that nobody holds open included.
+import { execFileSync } from 'node:child_process'
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { openDestination } from '../../src/copy/destination.js'
+import { copySource } from '../helpers/copy-source.js'
+import { expect, test } from '../helpers/test.js'
+
+const inASecond = () => Number(process.hrtime.bigint() / 1000n) + 1_000_000
+
+function open(dirs: { old: string; new: string }, more = {}) {
+  const [from, to] = [Buffer.from(dirs.old), Buffer.from(dirs.new)]
+  return openDestination({ from, to, copy: 'auto', overwrite: false, withTree: [Buffer.from('.')], ...more })
+}
+
+/** What `find` says of everything below: type, mode, owner, times, size, links, target. */
+function listing(path: string): string {
+  const format = '%P %y %m %U:%G %T@ %s %n %l\n'
+  return execFileSync('find', [path, '-mindepth', '1', '-printf', format]).toString().split('\n').sort().join('\n')
+}
+
+function makeTree(old: string): void {
+  mkdirSync(join(old, 'a/b'), { recursive: true })
+  for (let i = 0; i < 300; i++) writeFileSync(join(old, 'a', `small-${i}`), `content ${i}\n`, { mode: 0o640 })
+  writeFileSync(join(old, 'a/held'), 'held by the job')
+  linkSync(join(old, 'a/held'), join(old, 'a/b/held too'))
+  linkSync(join(old, 'a/small-1'), join(old, 'a/b/linked'))
+  symlinkSync('../nowhere', join(old, 'a/b/symlink'))
+  execFileSync('mkfifo', [join(old, 'a/fifo')])
+  writeFileSync(join(old, 'sparse'), 'x')
+  truncateSync(join(old, 'sparse'), 1 << 30)
+  execFileSync('find', [old, '-exec', 'touch', '-h', '-d', '2020-02-02 02:02:02.123456', '{}', ';'])
+}
+
+test('a tree comes over with everything in it, and hard links across it stay', async ({ cleanup, dirs }) => {
+  makeTree(dirs.old)
+  const copying = open(dirs)
+  await copying.prepare([copySource(cleanup, dirs.old, 'a/held')])
+  copying.publish()
+  await copying.refresh()
+  copying.settle(inASecond())
+  copying.seal()
+  expect(copying.notes()).toEqual([])
+  copying.finish()
+  expect(listing(dirs.new)).toBe(listing(dirs.old))
+  expect(readFileSync(join(dirs.new, 'a/small-299'), 'utf8')).toBe('content 299\n')
+  expect(statSync(join(dirs.new, 'a/held')).ino).toBe(statSync(join(dirs.new, 'a/b/held too')).ino)
+  expect(statSync(join(dirs.new, 'a/small-1')).ino).toBe(statSync(join(dirs.new, 'a/b/linked')).ino)
+  expect(readlinkSync(join(dirs.new, 'a/b/symlink'))).toBe('../nowhere')
+  expect(statSync(join(dirs.new, 'sparse')).blocks).toBeLessThan(100)
+})
+
+test('what changes in a tree until the job stands still is followed', async ({ dirs }) => {
+  makeTree(dirs.old)
+  const copying = open(dirs)
+  await copying.prepare([])
+  writeFileSync(join(dirs.old, 'a/small-2'), 'changed')
+  rmSync(join(dirs.old, 'a/small-3'))
+  copying.publish()
+  await copying.refresh()
+  mkdirSync(join(dirs.old, 'late/later'), { recursive: true })
+  writeFileSync(join(dirs.old, 'late/later/file'), 'late')
+  writeFileSync(join(dirs.old, 'a/small-4'), 'changed late')
+  execFileSync('mv', [join(dirs.old, 'a/small-5'), join(dirs.old, 'a/renamed')])
+  copying.settle(inASecond())
+  copying.seal()
+  expect(copying.notes()).toEqual([])
+  copying.finish()
+  expect(listing(dirs.new)).toBe(listing(dirs.old))
+  for (const name of ['a/small-2', 'a/small-4', 'a/renamed', 'late/later/file'])
+    expect(readFileSync(join(dirs.new, name), 'utf8')).toBe(readFileSync(join(dirs.old, name), 'utf8'))
+})
+
+test('an abandoned tree leaves nothing behind, and what it replaced is back', async ({ dirs }) => {
+  makeTree(dirs.old)
+  mkdirSync(join(dirs.new, 'a'))
+  writeFileSync(join(dirs.new, 'a/small-7'), 'precious')
+  await expect(open(dirs).prepare([])).rejects.toMatchObject({ code: 'ERR_FDMOVE_EXISTS' })
+  expect(readdirSync(dirs.new, { recursive: true }).sort()).toEqual(['a', 'a/small-7'])
+
+  const copying = open(dirs, { overwrite: true })
+  await copying.prepare([])
+  expect(readFileSync(join(dirs.new, 'a/small-7'), 'utf8')).toBe('content 7\n')
+  expect(copying.abandon()).toEqual([])
+  expect(readFileSync(join(dirs.new, 'a/small-7'), 'utf8')).toBe('precious')
+  expect(readdirSync(dirs.new, { recursive: true }).sort()).toEqual(['a', 'a/small-7'])
+})
+
+test('what a tree cannot bring over is listed', async ({ cleanup, dirs, storage }) => {
+  const other = await storage('tmpfs')
+  mkdirSync(join(dirs.old, 'mounted'))
+  execFileSync('mount', ['--bind', other.path, join(dirs.old, 'mounted')])
+  cleanup.add('processes', () => execFileSync('umount', [join(dirs.old, 'mounted')]))
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(join(dirs.old, 'socket'), resolve))
+  cleanup.add('processes', () => server.close())
+  const copying = open(dirs)
+  await copying.prepare([])
+  expect(copying.notes().join('\n')).toMatch(/mounted: is on another file system/)
+  expect(copying.notes().join('\n')).toMatch(/socket: is a socket/)
+  expect(copying.abandon()).toEqual([])
+  expect(existsSync(join(dirs.new, 'socket'))).toBe(false)
+})

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+import { chmodSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { holdState, move } from '../helpers/move.js'
+import { procState } from '../helpers/proc-state.js'
+import { expect, test } from '../helpers/test.js'
+
+test('a working directory below OLD that holds no open file is moved', async ({ dirs, spawnTarget }) => {
+  mkdirSync(`${dirs.old}/a/b`, { recursive: true })
+  chmodSync(`${dirs.old}/a/b`, 0o751)
+  const target = await spawnTarget('hold', { cwd: `${dirs.old}/a/b` })
+  const { json } = await move(target.pid, dirs)
+  expect(json.processes[0]?.moved).toMatchObject({ fds: 0, cwd: true })
+  expect(procState(target.pid).cwd).toBe(`${dirs.new}/a/b`)
+  expect(await target.send('cwd')).toBe(`${dirs.new}/a/b`)
+  expect(statSync(`${dirs.new}/a/b`).mode & 0o7777).toBe(0o751)
+  await target.send('open wo,creat created 10')
+  expect(statSync(`${dirs.new}/a/b/created`).size).toBe(0)
+})
+
+test('OLD itself as working directory becomes NEW itself', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('hold', `open wo,creat ${dirs.old}/log 10`, { cwd: dirs.old })
+  await move(target.pid, dirs)
+  expect(await target.send('cwd')).toBe(dirs.new)
+  expect((await holdState(target)).fds[10]!.ino).toBe(statSync(`${dirs.new}/log`, { bigint: true }).ino.toString())
+})
+
+test('a job whose threads share one working directory has it moved once for all of them', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('threads', `${dirs.old}/log`, 'blocked', 8, { cwd: dirs.old })
+  await move(target.pid, dirs)
+  expect(await target.send('round')).toBe('ok')
+  expect(readFileSync(`${dirs.new}/log`, 'utf8').trim().split('\n')).toHaveLength(8)
+  expect(procState(target.pid).cwd).toBe(dirs.new)
+})
+
+test('with the working directory moved too, the old storage can be unmounted and removed', async ({
+  storage,
+  dirs,
+  spawnTarget,
+}) => {
+  const old = await storage('ext4')
+  const target = await spawnTarget('append-log', `${old.path}/log`, { cwd: old.path })
+  await target.send('one')
+  await move(target.pid, { old: old.path, new: dirs.new })
+  await old.umount()
+  rmSync(old.path, { recursive: true })
+  expect(await target.send('two')).toBe('ok')
+  expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\ntwo\n')
+})

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+import { chmodSync, copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { execa } from 'execa'
+import { findProgram } from '../helpers/find-program.js'
+import { need } from '../helpers/skip.js'
+import type { Storage } from '../helpers/storage.js'
+import { compileTarget, type Target } from '../helpers/target.js'
+import { expect, test } from '../helpers/test.js'
+
+/** A program at the storage, with everything that it runs by: the command that starts it. */
+type Install = (at: Storage) => [string, ...string[]]
+
+const programs: readonly (readonly [string, Install])[] = [
+  ['a static program', (at) => [install(compileTarget('self-check-static'), at.path)]],
+  ['a program with the libraries of the system', (at) => [install(compileTarget('self-check'), at.path)]],
+  [
+    'a program with its own loader and libraries',
+    (at) => {
+      const program = install(compileTarget('self-check'), at.path)
+      const libraries = join(at.path, 'lib')
+      mkdirSync(libraries)
+      for (const library of librariesOf(process.pid)) install(library, libraries)
+      const loader = librariesOf(process.pid).find((path) => /^ld-/.test(basename(path)))!
+      return [join(libraries, basename(loader)), '--library-path', libraries, program]
+    },
+  ],
+]
+
+/** The loader and the C library that a process runs by. */
+function librariesOf(pid: number): string[] {
+  const paths = readFileSync(`/proc/${pid}/maps`, 'utf8')
+    .split('\n')
+    .flatMap((line) => /\S*\/(?:ld-|libc\.)\S*$/.exec(line)?.[0] ?? [])
+  return [...new Set(paths)]
+}
+
+function install(path: string, directory: string): string {
+  const to = join(directory, basename(path))
+  copyFileSync(path, to)
+  chmodSync(to, 0o755)
+  return to
+}
+
+async function check(target: Target, at: Storage): Promise<void> {
+  expect(await target.send('check')).toBe('ok')
+  expect(await target.send('exe')).toMatch(`${at.path}/`)
+}
+
+for (const [what, programAt] of programs) {
+  for (const user of ['root', 'nobody']) {
+    test(`${what} runs on from NEW, as ${user}, and back again`, async ({ storage, spawnProgram, fdmove, skip }) => {
+      const setpriv = findProgram('setpriv')
+      need({ skip }, 'setpriv', setpriv !== undefined, 'package util-linux')
+      const [one, other] = [await storage('ext4'), await storage('ext4')]
+      for (const { path } of [one, other]) for (const directory of [path, dirname(path)]) chmodSync(directory, 0o755)
+      const command = programAt(one)
+      const asUser = user === 'root' ? [] : [setpriv!, '--reuid=65534', '--regid=65534', '--clear-groups']
+      const target = await spawnProgram([...asUser, ...command] as [string, ...string[]])
+      expect(await target.nextLine()).toBe('ready')
+      let [on, left] = [one, other]
+      for (let turn = 0; turn < 2; turn++) {
+        ;[on, left] = [left, on]
+        const args = ['--from', left.path, '--to', on.path, '--pid', target.pid, '--overwrite', '--json']
+        const moved = await fdmove(...args, '--max-pause', '2s')
+        expect(moved.exitCode, moved.stderr).toBe(0)
+        expect(moved.json).toMatchObject({ processes: [{ moved: { exe: true } }] })
+        await check(target, on)
+      }
+      await left.umount()
+      await check(target, on)
+      expect(await target.end()).toEqual({ exitCode: 0 })
+    })
+  }
+}
+
+test('a program is not moved to where nothing may be executed', async ({ storage, spawnProgram, fdmove }) => {
+  const [one, other] = [await storage('ext4'), await storage('tmpfs', 16)]
+  await execa('mount', ['-o', 'remount,noexec', other.path])
+  const target = await spawnProgram([install(compileTarget('self-check-static'), one.path)])
+  expect(await target.nextLine()).toBe('ready')
+  const refused = await fdmove('--from', one.path, '--to', other.path, '--pid', target.pid, '--json')
+  expect(refused.exitCode).toBe(3)
+  expect(refused.json).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_CANNOT_HOLD' }, targetChanged: false })
+  await check(target, one)
+})

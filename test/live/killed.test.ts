@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+// Whatever ends the command or its tracer process, at whatever moment: the job runs on, unmoved or fully moved.
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import { startCommand } from '../helpers/command.js'
+import { until } from '../helpers/deadline.js'
+import { heldBelow, type Storages } from '../helpers/move.js'
+import { procState, threadStates } from '../helpers/proc-state.js'
+import type { Target } from '../helpers/target.js'
+import { expect, test } from '../helpers/test.js'
+
+function start(target: Target, dirs: Storages, ...more: string[]) {
+  return startCommand([
+    '--from',
+    dirs.old,
+    '--to',
+    dirs.new,
+    '--pid',
+    target.pid,
+    '--max-pause',
+    '20s',
+    '--json',
+    ...more,
+  ])
+}
+
+function childrenOf(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
+      readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+    )
+  } catch {
+    return []
+  }
+}
+
+function gone(pid: number): boolean {
+  try {
+    return threadStates(pid).every(({ state }) => state === 'Z')
+  } catch {
+    return true
+  }
+}
+
+/** Nothing holds the job any more, and it is wholly at one side. */
+async function expectWhole(target: Target, dirs: Storages, leftovers: 'none' | 'some'): Promise<'old' | 'new'> {
+  await until('the release of the job', () =>
+    threadStates(target.pid).every(({ tracerPid, state }) => tracerPid === 0 && state !== 't'),
+  )
+  expect(target.hasEnded(), target.stderr()).toBe(false)
+  const [atOld, atNew] = [heldBelow(target.pid, dirs.old).length, heldBelow(target.pid, dirs.new).length]
+  expect([atOld, atNew]).toContain(0)
+  const where = atOld > 0 ? 'old' : 'new'
+  const lines = (await target.send('lines')).split(' ').map(Number)
+  await until('more lines of each kind', async () => {
+    const now = (await target.send('lines')).split(' ').map(Number)
+    return now.every((count, i) => count > lines[i]!)
+  })
+  if (where === 'old' && leftovers === 'none')
+    await until('NEW is empty again', () => readdirSync(dirs.new).length === 0)
+  return where
+}
+
+function empty(dirs: Storages): void {
+  for (const directory of [dirs.old, dirs.new]) {
+    for (const file of readdirSync(directory)) rmSync(`${directory}/${file}`)
+  }
+}
+
+/** Moments over the whole run of the command, which takes some hundreds of milliseconds. */
+const moments = Array.from({ length: 8 }, (_, i) => i * 60 + Math.random() * 60)
+
+test.for(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)(
+  '%s of the command at any time leaves the job whole',
+  async (signal, { dirs, spawnTarget }) => {
+    for (const moment of moments) {
+      const target = await spawnTarget('line-writer', dirs.old)
+      const command = start(target, dirs, '--overwrite')
+      await delay(moment)
+      const tracers = childrenOf(command.pid!)
+      command.kill(signal)
+      const result = await command
+      for (const tracer of tracers) await until('the end of the tracer', () => gone(tracer))
+      const where = await expectWhole(target, dirs, 'none')
+      if (result.exitCode === 0) expect(where).toBe('new')
+      if (result.exitCode === 1) {
+        expect(where).toBe('old')
+        expect(JSON.parse(result.stdout)).toMatchObject({
+          ok: false,
+          targetChanged: false,
+          error: { code: 'ERR_FDMOVE_ABORTED' },
+        })
+      }
+      expect(await target.send('check'), `at ${moment} ms`).toMatch(/^ok/)
+      await target.end()
+      empty(dirs)
+    }
+  },
+)
+
+test('SIGKILL of the tracer process at any time leaves the job whole, and the command says so', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  let hits = 0
+  for (const moment of moments) {
+    const target = await spawnTarget('line-writer', dirs.old)
+    const command = start(target, dirs, '--overwrite')
+    const [tracer] = await until(
+      'the tracer process',
+      () => (childrenOf(command.pid!).length > 0 || gone(command.pid!)) && childrenOf(command.pid!),
+    )
+    await delay(moment / 3)
+    if (tracer !== undefined && !gone(tracer)) {
+      process.kill(tracer, 'SIGKILL')
+      ++hits
+    }
+    const result = await command
+    expect([0, 1], result.stderr).toContain(result.exitCode)
+    const where = await expectWhole(target, dirs, 'some')
+    if (result.exitCode === 1) expect(JSON.parse(result.stdout).error.code).toBe('ERR_FDMOVE_TRACER_DIED')
+    else expect(where).toBe('new')
+    expect(await target.send('check'), `at ${moment} ms`).toMatch(/^ok/)
+    await target.end()
+    empty(dirs)
+  }
+  expect(hits).toBeGreaterThan(0)
+})
+
+test('SIGINT in the middle of a long copy ends it at once, and nothing is left at NEW', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  writeFileSync(`${dirs.old}/big`, Buffer.alloc(32 * 1024 * 1024, 'x'))
+  const target = await spawnTarget('hold', `open rw ${dirs.old}/big 10`)
+  const command = start(target, dirs, '--bwlimit', '1M')
+  await until(
+    'the copy',
+    () => readdirSync(dirs.new).some((file) => statSync(`${dirs.new}/${file}`).blocks > 100) || copying(command.pid!),
+  )
+  const before = performance.now()
+  command.kill('SIGINT')
+  const result = await command
+  expect(performance.now() - before).toBeLessThan(5000)
+  expect(result.exitCode).toBe(1)
+  expect(JSON.parse(result.stdout).error.code).toBe('ERR_FDMOVE_ABORTED')
+  expect(readdirSync(dirs.new)).toEqual([])
+  expect(heldBelow(target.pid, dirs.old)).toEqual([10])
+  expect(await target.send('write 10 y')).toBe('1')
+})
+
+/** Whether the tracer writes to a file without a name yet: an O_TMPFILE at NEW. */
+function copying(command: number): boolean {
+  return childrenOf(command).some((tracer) => {
+    try {
+      const unnamed = [...procState(tracer).fds].filter(([, { link }]) => link.endsWith('(deleted)'))
+      return unnamed.some(([fd]) => statSync(`/proc/${tracer}/fd/${fd}`).blocks > 100)
+    } catch {
+      return false
+    }
+  })
+}

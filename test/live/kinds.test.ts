@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+// Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
+import { existsSync, lstatSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { execa } from 'execa'
+import { expectRefused, move, tryMove } from '../helpers/move.js'
+import type { FileSystem } from '../helpers/storage.js'
+import { expect, test } from '../helpers/test.js'
+
+const kinds = ['locks', 'deleted', 'directory', 'nodes', 'fifo', 'inotify', 'root', 'tables', 'async'] as const
+
+for (const kind of kinds) {
+  test(`${kind}: all is as it was after a move, the old storage can be unmounted, and it moves back`, async ({
+    storage,
+    spawnTarget,
+  }) => {
+    const [old, fresh, other] = [await storage('ext4'), await storage('ext4'), await storage('ext4')]
+    const target = await spawnTarget('kinds', kind, old.path)
+    await move(target.pid, { old: old.path, new: fresh.path })
+    expect(await target.send(`check ${fresh.path}`)).toBe('ok')
+    await old.umount()
+    await move(target.pid, { old: fresh.path, new: other.path })
+    expect(await target.send(`check ${other.path}`)).toBe('ok')
+    await fresh.umount()
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
+
+for (const mode of ['read', 'write'] as const) {
+  test(`a ${mode} lease is not broken by the move, and is broken at NEW by who opens the file there`, async ({
+    storage,
+    spawnTarget,
+  }) => {
+    const [old, fresh, other] = [await storage('ext4'), await storage('ext4'), await storage('ext4')]
+    const target = await spawnTarget('lease', `${old.path}/file`, mode)
+    await move(target.pid, { old: old.path, new: fresh.path })
+    expect(await target.send('check')).toBe('ok')
+    await old.umount()
+    await move(target.pid, { old: fresh.path, new: other.path })
+    expect(await target.send('check')).toBe('ok')
+    await fresh.umount()
+    const opening = execa('sh', ['-c', 'echo new > "$0"', `${other.path}/file`])
+    expect(await target.send('wait')).toBe('broken')
+    await opening
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
+
+const others: readonly (readonly [FileSystem, FileSystem])[] = [
+  ['xfs', 'btrfs'],
+  ['btrfs', 'tmpfs'],
+  ['tmpfs', 'overlay'],
+  ['overlay', 'xfs'],
+]
+
+for (const [from, to] of others) {
+  test(`locks, deleted files, directories, FIFOs and watches move from ${from} to ${to}`, async ({
+    storage,
+    spawnTarget,
+  }) => {
+    const [old, fresh] = [await storage(from), await storage(to)]
+    const targets = []
+    for (const kind of ['locks', 'deleted', 'directory', 'fifo'] as const) {
+      const place = `${old.path}/${kind}`
+      await execa('mkdir', [place])
+      targets.push({ kind, target: await spawnTarget('kinds', kind, place) })
+    }
+    await move(
+      targets.map(({ target }) => target.pid),
+      { old: old.path, new: fresh.path },
+    )
+    for (const { kind, target } of targets) expect(await target.send(`check ${fresh.path}/${kind}`)).toBe('ok')
+    await old.umount()
+  })
+}
+
+test('a locker that waits outside does not slip in, and is refused as a sharer', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('kinds', 'locks', dirs.old)
+  const waiter = await spawnTarget('hold', `open ro ${dirs.old}/flock 10`)
+  const result = await tryMove(target.pid, dirs)
+  expectRefused(result, 'ERR_FDMOVE_SHARED')
+  expect(result.stderr).toContain(String(waiter.pid))
+  expect(await target.send(`check ${dirs.old}`)).toBe('ok')
+})
+
+test('with --leave symlink the old path leads to the new place, until undo', async ({ dirs, spawnTarget, fdmove }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const { json } = await move(target.pid, dirs, ['--leave', 'symlink', '--manifest', `${dirs.new}/../manifest`])
+  expect(readlinkSync(dirs.old)).toBe(dirs.new)
+  expect(existsSync(`${json.aside}/log`)).toBe(true)
+  writeFileSync(`${dirs.old}/by-path`, 'x')
+  expect(existsSync(`${dirs.new}/by-path`)).toBe(true)
+  expect((await fdmove('undo', `${dirs.new}/../manifest`, '--max-pause', '20s')).exitCode).toBe(0)
+  expect(lstatSync(dirs.old).isDirectory()).toBe(true)
+  expect(await target.send('one')).toBe('ok')
+})
+
+test('with --leave bind the new place is bound over a mount point, and the old mount is found aside', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  fdmove,
+  cleanup,
+}) => {
+  const old = await storage('ext4')
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  const manifest = `${dirs.new}/../manifest`
+  const { json } = await move(target.pid, { old: old.path, new: dirs.new }, ['--leave', 'bind', '--manifest', manifest])
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  expect(readdirSync(old.path)).toContain('log')
+  expect(existsSync(`${old.path}/lost+found`)).toBe(false)
+  expect(existsSync(`${json.aside}/lost+found`)).toBe(true)
+  expect((await fdmove('undo', manifest, '--max-pause', '20s')).exitCode).toBe(0)
+  expect(existsSync(`${old.path}/lost+found`)).toBe(true)
+  expect(existsSync(json.aside!)).toBe(false)
+  expect(await target.send('one')).toBe('ok')
+})
+
+test('--leave symlink of a mount point and --leave bind of a plain directory are refused', async ({
+  storage,
+  dirs,
+  spawnTarget,
+}) => {
+  const old = await storage('tmpfs')
+  const one = await spawnTarget('append-log', `${old.path}/log`)
+  expectRefused(await tryMove(one.pid, { old: old.path, new: dirs.new }, ['--leave', 'symlink']), 'ERR_FDMOVE_LEAVE')
+  const other = await spawnTarget('append-log', `${dirs.old}/log`)
+  expectRefused(await tryMove(other.pid, dirs, ['--leave', 'bind']), 'ERR_FDMOVE_LEAVE')
+  expect(await one.send('one')).toBe('ok')
+  expect(await other.send('one')).toBe('ok')
+})
+
+test('a thread that waits in open() of a FIFO on OLD, a bound socket and a registered ring are refused by name', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  for (const [command, what] of [
+    [`bind ${dirs.old}/socket`, 'socket'],
+    [`ring ${dirs.old}/ringed`, 'io_uring'],
+    [`mark ${dirs.old}/ringed`, 'fanotify'],
+  ] as const) {
+    writeFileSync(`${dirs.old}/ringed`, '')
+    const target = await spawnTarget('odd-holds')
+    await target.send(command)
+    const result = await tryMove(target.pid, dirs)
+    expectRefused(result, 'ERR_FDMOVE_HOLD')
+    expect(result.stderr).toContain(what)
+    await target.end()
+  }
+})
+
+test('a program that names OLD in its arguments is moved with a warning', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const { json } = await move(target.pid, dirs)
+  expect(json.warnings.join('\n')).toMatch(new RegExp(`process ${target.pid} .*arguments.*--leave`))
+})

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// The built library, as `import { plan, move } from 'fdmove'` gives it. It runs in a process of its own: the test
+// runner's is no place to be in when something goes wrong.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { heldBelow } from '../helpers/move.js'
+import { root } from '../helpers/root.js'
+import { expect, test } from '../helpers/test.js'
+
+async function run(script: string, ...args: (string | number)[]) {
+  const text = `import { plan, move, FdmoveError } from ${JSON.stringify(join(root, 'dist/index.js'))}
+const [from, to, pid] = process.argv.slice(1)
+const options = { from, to, select: { kind: 'pids', pids: [Number(pid)] }, maxPauseUs: 20_000_000 }
+const tell = (value) => console.log(JSON.stringify(value, (_, v) => typeof v === 'bigint' ? String(v) : v))
+${script}`
+  const result = await execa(process.execPath, ['--input-type=module', '--eval', text, '--', ...args.map(String)], {
+    reject: false,
+  })
+  expect(result.exitCode, result.stderr).toBe(0)
+  return JSON.parse(result.stdout)
+}
+
+test('move() moves a process, tells its progress and yields the result', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  await target.send('one')
+  const { result, phases } = await run(
+    `const phases = []
+const result = await move({ ...options, onProgress: (event) => event.kind === 'phase' && phases.push(event.phase) })
+tell({ result, phases })`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  expect(result).toMatchObject({ ok: true, remaining: [] })
+  expect(phases.at(0)).toBe('scan')
+  expect(phases.at(-1)).toBe('done')
+  expect(new Set(phases).size).toBe(phases.length)
+  await target.send('two')
+  expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\ntwo\n')
+})
+
+test('plan() tells what would be done and touches nothing', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`, { cwd: dirs.old })
+  const result = await run('tell(await plan(options))', dirs.old, dirs.new, target.pid)
+  expect(result.refusals).toEqual([])
+  expect(result.processes).toMatchObject([{ pid: target.pid, threads: 1 }])
+  expect(result.holds.map(({ kind }: { kind: string }) => kind).sort()).toEqual(['cwd', 'fd'])
+  expect(readdirSync(dirs.new)).toEqual([])
+})
+
+test('an AbortSignal ends a move, and the job is as it was', async ({ dirs, spawnTarget }) => {
+  writeFileSync(`${dirs.old}/log`, Buffer.alloc(32 * 1024 * 1024, 'x')) // half a minute at this rate
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const error = await run(
+    `const controller = new AbortController()
+const onProgress = (event) => event.kind === 'phase' && event.phase === 'copy' && controller.abort()
+const failure = await move({ ...options, bytesPerSecond: 1_000_000, signal: controller.signal, onProgress }).catch((error) => error)
+tell({ code: failure.code, known: failure instanceof FdmoveError })`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  expect(error).toEqual({ code: 'ERR_FDMOVE_ABORTED', known: true })
+  expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
+  expect(readdirSync(dirs.new)).toEqual([])
+  expect(await target.send('one')).toBe('ok')
+})
+
+test('a failure is an FdmoveError with a code', async ({ dirs }) => {
+  const error = await run(
+    `const failure = await move(options).catch((error) => error)
+tell({ code: failure.code, kind: failure.kind, known: failure instanceof FdmoveError })`,
+    dirs.old,
+    dirs.new,
+    4194303,
+  )
+  expect(error).toEqual({ code: 'ERR_FDMOVE_NO_SUCH_PROCESS', kind: 'refused', known: true })
+})

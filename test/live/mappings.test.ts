@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+import { runCommand } from '../helpers/command.js'
+import { need } from '../helpers/skip.js'
+import { compileTarget } from '../helpers/target.js'
+import { expect, test } from '../helpers/test.js'
+
+test('mappings of every kind go over byte for byte, there and back, and are treated as before', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('maps', one.path)
+  const layout = await target.send('layout')
+  let [on, left] = [one, other]
+  for (let turn = 0; turn < 2; turn++) {
+    ;[on, left] = [left, on]
+    const moved = await fdmove('--from', left.path, '--to', on.path, '--pid', target.pid, '--overwrite', '--json')
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    expect(moved.json).toMatchObject({ ok: true })
+    expect(await target.send('check')).toBe('ok')
+    expect(await target.send('layout')).toBe(layout)
+    expect(await target.send(`write ${turn}`)).toBe('ok')
+    expect(await target.send('check')).toBe('ok')
+  }
+  await left.umount()
+  expect(await target.send('check')).toBe('ok')
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
+/** Every so many calls of the switch-over are made to fail, in turn. */
+const stride = Number(process.env.FDMOVE_TEST_STRIDE ?? 11)
+
+test('whichever call of the switch-over fails, mappings are back as they were', async ({ storage, spawnTarget }) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('maps', one.path)
+  const layout = await target.send('layout')
+  let failures = 0
+  for (let at = 1; ; at += stride) {
+    const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json']
+    const moved = await runCommand(args, { FDMOVE_TEST_FAIL_AT: String(at) })
+    expect(await target.send('check'), `call ${at}`).toBe('ok')
+    expect(await target.send('layout'), `call ${at}`).toBe(layout)
+    if (moved.exitCode === 0) break
+    expect(moved.json, `call ${at}: ${moved.stderr}`).toMatchObject({ ok: false, targetChanged: false })
+    failures++
+  }
+  expect(failures).toBeGreaterThan(50 / stride)
+  await one.umount()
+  expect(await target.send('check')).toBe('ok')
+}, 600_000)
+
+test('who waits in a shared mapping is woken through the new one', async ({ storage, spawnTarget, fdmove }) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('shared-futex', `${one.path}/shared`)
+  expect(await target.send('wake')).toBe('ok')
+  let [on, left] = [one, other]
+  for (let turn = 0; turn < 3; turn++) {
+    ;[on, left] = [left, on]
+    const args = ['--from', left.path, '--to', on.path, '--pid', target.pid, '--tree', '--overwrite', '--json']
+    const moved = await fdmove(...args, '--max-pause', '2s')
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    expect(moved.json).toMatchObject({
+      processes: [{ moved: { mappings: 1 } }, { moved: { mappings: 1 } }],
+    })
+    expect(await target.send('wake')).toBe('ok')
+  }
+  await left.umount()
+  expect(await target.send('wake')).toBe('ok')
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
+test('a process outside the job with the same shared mapping refuses the move', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('shared-futex', `${one.path}/shared`)
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid]
+  const refused = await fdmove(...args, '--json')
+  expect(refused.exitCode).toBe(3)
+  expect(refused.json).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_SHARED' } })
+  expect(await target.send('wake')).toBe('ok')
+  const moved = await fdmove(...args, '--with-sharers', '--json', '--max-pause', '2s')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('wake')).toBe('ok')
+  await one.umount()
+})
+
+test('a large private mapping is never there twice', async ({ storage, spawnTarget, fdmove }) => {
+  const megabytes = 256
+  const [one, other] = [await storage('ext4', 2 * megabytes), await storage('ext4', 2 * megabytes)]
+  const target = await spawnTarget('large-private', `${one.path}/large`, megabytes)
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json']
+  const late = await fdmove(...args, '--max-pause', '40ms')
+  expect(late.exitCode, late.stdout).toBe(1)
+  expect(late.json).toMatchObject({ ok: false, targetChanged: false })
+  expect(await target.send('check')).toBe('ok')
+  await target.send('peak')
+  const before = Number(await target.send('peak')) // what it has now
+  const moved = await fdmove(...args, '--max-pause', '10s', '--overwrite')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(Number(await target.send('peak'))).toBeLessThan(before + 16 * 1024)
+  expect(await target.send('check')).toBe('ok')
+  await one.umount()
+  expect(await target.send('check')).toBe('ok')
+})
+
+// What such a program holds at one moment is what it held at another: a plan of the one must not pass for a plan of the other.
+for (const [name, does] of [
+  ['remapper', 'maps and unmaps'],
+  ['reopener', 'opens and closes'],
+] as const) {
+  test(`a program that ${does} a file all the time is moved or told to be too quick, and is right either way`, async ({
+    storage,
+    spawnTarget,
+    fdmove,
+  }) => {
+    const [one, other] = [await storage('ext4'), await storage('ext4')]
+    const target = await spawnTarget(name, `${one.path}/file`)
+    let [on, left] = [one, other]
+    for (let turn = 0; turn < 8; turn++) {
+      const args = ['--from', on.path, '--to', left.path, '--pid', target.pid, '--overwrite', '--json']
+      const moved = await fdmove(...args, '--max-pause', '2s')
+      expect(await target.send('on')).toBe('ok')
+      if (moved.exitCode === 0) [on, left] = [left, on]
+      else expect(moved.json, moved.stderr).toMatchObject({ ok: false, targetChanged: false })
+    }
+    await left.umount()
+    expect(await target.send('on')).toBe('ok')
+  })
+}
+
+for (const [kind, why] of [
+  ['sealed', /sealed/],
+  ['device', /device/],
+] as const) {
+  test(`a mapping that is ${kind} is refused by name`, async ({ storage, spawnProgram, fdmove, skip }) => {
+    const [one, other] = [await storage('ext4'), await storage('ext4')]
+    const target = await spawnProgram([compileTarget('odd-mapping'), kind, one.path])
+    const first = await target.nextLine()
+    need({ skip }, 'mseal(2)', first === 'ready', 'Linux 6.10 or newer')
+    const refused = await fdmove('--from', one.path, '--to', other.path, '--pid', target.pid, '--json')
+    expect(refused.exitCode, refused.stderr).toBe(3)
+    expect(refused.json).toMatchObject({ ok: false, refusals: [{ kind: 'mapping', why: expect.stringMatching(why) }] })
+    expect(await target.send('check')).toBe('ok')
+  })
+}

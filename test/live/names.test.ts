@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+import { mkdirSync, readFileSync, readlinkSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { execa } from 'execa'
+import { startCommand } from '../helpers/command.js'
+import { holdState, move, tryMove } from '../helpers/move.js'
+import { commandPath } from '../helpers/root.js'
+import { encodeArgument } from '../helpers/target.js'
+import { expect, test } from '../helpers/test.js'
+
+const bytes = (text: string) => Buffer.from(text, 'latin1')
+
+test.for([
+  ['a blank', bytes('with a blank')],
+  ['a newline', bytes('two\nlines')],
+  ['a trailing newline', bytes('line\n')],
+  ['" (deleted)" as part of the name', bytes('log (deleted)')],
+  ['a backslash and an octal escape', bytes('back\\040slash')],
+  ['a percent sign and quotes', bytes('100%d "quoted" \'too\' $HOME')],
+  ['bytes that are not UTF-8', bytes('caf\xe9 \xff\xfe')],
+  ['UTF-8', Buffer.from('žluťoučký 馬')],
+  ['255 bytes', bytes('n'.repeat(255))],
+  ['only dots', bytes('...')],
+] as const)('a file whose name has %s is moved', async ([, name], { dirs, spawnTarget }) => {
+  const old = Buffer.concat([Buffer.from(`${dirs.old}/`), name])
+  const fresh = Buffer.concat([Buffer.from(`${dirs.new}/d `), name, Buffer.from('/'), name])
+  const inDirectory = Buffer.concat([Buffer.from(`${dirs.old}/d `), name])
+  writeFileSync(old, 'top')
+  if (name.length < 250) {
+    mkdirSync(inDirectory)
+    writeFileSync(Buffer.concat([inDirectory, Buffer.from('/'), name]), 'deep')
+  }
+  const deep = encodeArgument(Buffer.concat([inDirectory, Buffer.from('/'), name]))
+  const target = await spawnTarget(
+    'hold',
+    `open rw,append ${encodeArgument(old)} 10`,
+    ...(name.length < 250 ? [`open rw,append ${deep} 11`, `chdir ${encodeArgument(inDirectory)}`] : []),
+  )
+  await move(target.pid, dirs)
+  expect(await target.send('write 10 !')).toBe('1')
+  expect(readFileSync(Buffer.concat([Buffer.from(`${dirs.new}/`), name]), 'utf8')).toBe('top!')
+  expect(readFileSync(old, 'utf8')).toBe('top')
+  if (name.length >= 250) return
+  expect(await target.send('write 11 !')).toBe('1')
+  expect(readFileSync(fresh, 'utf8')).toBe('deep!')
+  const cwd = readlinkSync(`/proc/${target.pid}/cwd`, { encoding: 'buffer' })
+  expect(cwd.equals(Buffer.concat([Buffer.from(`${dirs.new}/d `), name]))).toBe(true)
+})
+
+test('a file at the end of a path of 4,000 bytes is moved', async ({ dirs, spawnTarget }) => {
+  const room = 4000 - dirs.old.length - '/file'.length
+  const component = `/${'d'.repeat(99)}`
+  const rest = room % component.length
+  const path = component.repeat(Math.floor(room / component.length)) + (rest > 1 ? `/${'e'.repeat(rest - 1)}` : '')
+  mkdirSync(dirs.old + path, { recursive: true })
+  writeFileSync(`${dirs.old}${path}/file`, 'far')
+  expect(`${dirs.old}${path}/file`.length).toBeGreaterThanOrEqual(3999)
+  const target = await spawnTarget('hold', `open rw,append ${dirs.old}${path}/file 10`)
+  await move(target.pid, dirs)
+  expect(await target.send('write 10 !')).toBe('1')
+  expect(readFileSync(`${dirs.new}${path}/file`, 'utf8')).toBe('far!')
+})
+
+test('OLD and NEW are reached through symbolic links', async ({ dirs, spawnTarget }) => {
+  const top = dirname(dirs.old)
+  symlinkSync('old', `${top}/old-link`)
+  symlinkSync(dirs.new, `${top}/new-link`)
+  mkdirSync(`${dirs.old}/real`)
+  symlinkSync('real', `${dirs.old}/link`)
+  const target = await spawnTarget('hold', `open rw,creat ${top}/old-link/link/file 10`, `chdir ${top}/old-link/link`)
+  const result = await tryMove(target.pid, { old: `${top}/old-link`, new: `${top}/new-link` })
+  expect(result.exitCode, result.stderr).toBe(0)
+  expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${dirs.new}/real/file`)
+  expect(readlinkSync(`/proc/${target.pid}/cwd`)).toBe(`${dirs.new}/real`)
+})
+
+test('OLD and NEW are given with trailing slashes, dots and doubled slashes', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/file 10`)
+  const result = await tryMove(target.pid, { old: `${dirs.old}//./`, new: `${dirs.new}/../new//` })
+  expect(result.exitCode, result.stderr).toBe(0)
+  expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${dirs.new}/file`)
+})
+
+test('OLD and NEW are given relative to where the command runs', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/file 10`)
+  const args = [
+    '--from',
+    basename(dirs.old),
+    '--to',
+    `./${basename(dirs.new)}`,
+    '--pid',
+    String(target.pid),
+    '--max-pause',
+    '20s',
+  ]
+  const result = await execa(process.execPath, [commandPath, ...args], { cwd: dirname(dirs.old), reject: false })
+  expect(result.exitCode, result.stderr).toBe(0)
+  expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${dirs.new}/file`)
+})
+
+test('OLD = /srv does not catch /srv2', async ({ dirs, spawnTarget }) => {
+  mkdirSync(`${dirs.old}2`)
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}2/file 10`, `chdir ${dirs.old}2`)
+  const before = await holdState(target)
+  const result = await tryMove(target.pid, dirs)
+  expect(result.exitCode).toBe(0)
+  expect(await holdState(target)).toEqual(before)
+})
+
+test('a file that took the name of the open one is left alone, and the open one is not mistaken for it', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/file 10`, 'write 10 mine')
+  unlinkSync(`${dirs.old}/file`)
+  writeFileSync(`${dirs.old}/file`, 'of somebody else')
+  const before = await holdState(target)
+  const result = await tryMove(target.pid, dirs)
+  if (result.exitCode === 0) {
+    expect(await target.send('seek 10 0')).toBe('0')
+    expect(await target.send('read 10 100')).toBe('mine')
+    expect((await holdState(target)).fds[10]!.nlink).toBe(0)
+  } else {
+    expect(result.exitCode).toBe(3)
+    expect(result.json.error.message).toContain('fd 10')
+    expect(await holdState(target)).toEqual(before)
+  }
+  expect(readFileSync(`${dirs.old}/file`, 'utf8')).toBe('of somebody else')
+})
+
+test('a file that was renamed since it was opened is moved under its present name', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/first 10`, 'write 10 text')
+  await execa('mv', [`${dirs.old}/first`, `${dirs.old}/second`])
+  await move(target.pid, dirs)
+  expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${dirs.new}/second`)
+  expect(readFileSync(`${dirs.new}/second`, 'utf8')).toBe('text')
+})
+
+test('OLD is a symbolic link that is gone by the time of the switch: nothing is lost', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const top = dirname(dirs.old)
+  symlinkSync('old', `${top}/link`)
+  const target = await spawnTarget('hold', `open rw,creat ${top}/link/file 10`)
+  const running = startCommand(['--from', `${top}/link`, '--to', dirs.new, '--pid', target.pid, '--max-pause', '20s'])
+  unlinkSync(`${top}/link`)
+  const result = await running
+  const link = readlinkSync(`/proc/${target.pid}/fd/10`)
+  expect([0, 1, 3]).toContain(result.exitCode)
+  expect(link).toBe(result.exitCode === 0 ? `${dirs.new}/file` : `${dirs.old}/file`)
+  expect(await target.send('write 10 x')).toBe('1')
+  expect(statSync(link).size).toBe(1)
+})

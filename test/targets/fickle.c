@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+/*
+ * fickle PATH WHAT: keeps 120 files PATH.N open, and changes without end what belongs to an fd or its description and not to
+ * the file; by the letters in WHAT: close-on-exec (c), a status flag (f), a lock (l), who is signalled (s). Each change is looked at again when its turn comes round,
+ * so that a move which takes an older state for the present one is found out. Any line on stdin -> `ok` when all
+ * have come round twice since.
+ */
+#include "target.h"
+
+#include <sys/file.h>
+
+enum { kFiles = 120 };
+
+static int fds[kFiles];
+static char *base;
+static bool closing, flagging, locking, signalling;
+static atomic_uint rounds;
+
+
+/* Whether somebody else could take the lock: asked through a description of its own. */
+static bool is_locked(int fd) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  int other = open(link, O_RDWR | O_CLOEXEC);
+  CHECK(other >= 0);
+  bool locked = flock(other, LOCK_EX | LOCK_NB) != 0;
+  CHECK(close(other) == 0);
+  return locked;
+}
+
+static void *change(void *unused) {
+  (void)unused;
+  for (unsigned turn = 0;; turn++) {
+    for (int i = 0; i < kFiles; i++) {
+      int fd = fds[i];
+      bool odd = ((turn + (unsigned)i) & 1) != 0;
+      if (turn > 0) {
+        if (closing && fcntl(fd, F_GETFD) != (odd ? 0 : FD_CLOEXEC)) fail("close-on-exec of fd %d in turn %u", fd, turn);
+        if (flagging && ((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0) == odd) fail("O_NONBLOCK of fd %d in turn %u", fd, turn);
+        if (locking && i % 8 == 0 && is_locked(fd) == odd) fail("lock of fd %d in turn %u", fd, turn);
+        if (signalling && i % 8 == 1 && fcntl(fd, F_GETOWN) != (odd ? 0 : getpid())) fail("owner of fd %d in turn %u", fd, turn);
+      }
+      if (closing) CHECK(fcntl(fd, F_SETFD, odd ? FD_CLOEXEC : 0) == 0);
+      if (flagging) CHECK(fcntl(fd, F_SETFL, odd ? O_NONBLOCK : 0) == 0);
+      if (locking && i % 8 == 0) CHECK(flock(fd, odd ? LOCK_EX : LOCK_UN) == 0);
+      if (signalling && i % 8 == 1) CHECK(fcntl(fd, F_SETOWN, odd ? getpid() : 0) == 0);
+    }
+    atomic_fetch_add(&rounds, 1);
+  }
+  return NULL;
+}
+
+int main(int argc, char **argv) {
+  CHECK(argc == 3);
+  closing = strchr(argv[2], 'c') != NULL;
+  flagging = strchr(argv[2], 'f') != NULL;
+  locking = strchr(argv[2], 'l') != NULL;
+  signalling = strchr(argv[2], 's') != NULL;
+  base = decode(argv[1]);
+  for (int i = 0; i < kFiles; i++) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s.%d", base, i);
+    CHECK((fds[i] = open(path, O_RDWR | O_CREAT, 0600)) >= 0);
+  }
+  start_thread(change, NULL);
+  answer("ready");
+  char line[256];
+  while (next_line(line, sizeof line)) {
+    const unsigned before = atomic_load(&rounds);
+    const uint64_t deadline = now_ns() + 5000000000u;
+    while (atomic_load(&rounds) < before + 2 && now_ns() < deadline) usleep(1000);
+    answer(atomic_load(&rounds) >= before + 2 ? "ok" : "stuck");
+  }
+  return 0;
+}

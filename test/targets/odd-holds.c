@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+/*
+ * odd-holds: holds a storage by other things than plain fds. Each line of stdin is one command; %XX in a path is a byte.
+ *
+ *   watch PATH        an inotify watch -> the watch descriptor
+ *   mark PATH         a fanotify mark
+ *   bind PATH         a listening unix socket and one accepted connection; the name is bound relative to PATH's directory
+ *   ring PATH         a file registered with an io_uring, its fd closed
+ *   queue PATH        a file on its way through a socket pair, its fd closed
+ *   thread PATH DIR   a thread with an fd table and a working directory of its own, with PATH open and DIR entered
+ *   chroot PATH       the root directory
+ *   leaderless PATH   opens PATH, then the main thread ends and another serves the commands
+ */
+#include "target.h"
+
+#include <libgen.h>
+#include <linux/fanotify.h>
+#include <linux/io_uring.h>
+#include <sched.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static int open_or_fail(const char *path) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail("open %s", path);
+  return fd;
+}
+
+static void bind_and_connect(char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  char *directory = strdup(path), *name = strdup(path);
+  CHECK(chdir(dirname(directory)) == 0);
+  snprintf(address.sun_path, sizeof address.sun_path, "%s", basename(name));
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && listen(listener, 5) == 0);
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+  CHECK(accept(listener, NULL, NULL) >= 0);
+  CHECK(chdir("/") == 0);
+}
+
+static void register_with_ring(const char *path) {
+  struct io_uring_params params = {0};
+  int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+  CHECK(ring >= 0);
+  int fd = open_or_fail(path);
+  CHECK(syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, &fd, 1) == 0);
+  close(fd);
+}
+
+static void queue(const char *path) {
+  int ends[2];
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  int fd = open_or_fail(path);
+  union {
+    char bytes[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr header;
+  } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
+  memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+  struct iovec byte = {"x", 1};
+  struct msghdr message = {.msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+  CHECK(sendmsg(ends[0], &message, 0) == 1);
+  close(fd);
+}
+
+static void *live_apart(void *words) {
+  char **word = words;
+  CHECK(unshare(CLONE_FILES | CLONE_FS) == 0);
+  open_or_fail(word[1]);
+  CHECK(chdir(word[2]) == 0);
+  answer("%d", (int)gettid());
+  for (;;) pause();
+}
+
+static void serve(void);
+
+static void *serve_alone(void *leader) {
+  CHECK(pthread_join(*(pthread_t *)leader, NULL) == 0);
+  answer("%d", (int)gettid());
+  serve();
+  _exit(0);
+}
+
+static void run(char *line) {
+  static char *word[4];
+  char *rest = NULL;
+  for (int i = 0; i < 3; ++i) {
+    word[i] = strtok_r(i == 0 ? line : NULL, " ", &rest);
+    if (word[i] != NULL) word[i] = strdup(decode(word[i]));
+  }
+#define IS(text) (strcmp(word[0], text) == 0)
+  if (IS("watch")) {
+    int wd = inotify_add_watch(inotify_init1(IN_CLOEXEC), word[1], IN_ALL_EVENTS);
+    CHECK(wd >= 0);
+    answer("%d", wd);
+    return;
+  }
+  if (IS("thread")) {
+    start_thread(live_apart, word);
+    return;
+  }
+  if (IS("leaderless")) {
+    static pthread_t leader, other;
+    leader = pthread_self();
+    open_or_fail(word[1]);
+    CHECK(pthread_create(&other, NULL, serve_alone, &leader) == 0);
+    pthread_exit(NULL);
+  }
+  if (IS("mark")) {
+    int group = fanotify_init(FAN_CLASS_NOTIF, 0);
+    CHECK(group >= 0 && fanotify_mark(group, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, word[1]) == 0);
+  } else if (IS("bind")) {
+    bind_and_connect(word[1]);
+  } else if (IS("ring")) {
+    register_with_ring(word[1]);
+  } else if (IS("queue")) {
+    queue(word[1]);
+  } else if (IS("chroot")) {
+    CHECK(chroot(word[1]) == 0);
+  } else {
+    fail("no command '%s'", word[0]);
+  }
+  answer("ok");
+}
+
+static void serve(void) {
+  static char line[16 * 1024];
+  while (next_line(line, sizeof line)) run(line);
+}
+
+int main(void) {
+  answer("ready");
+  serve();
+  return 0;
+}

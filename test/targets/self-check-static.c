@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: MIT
+// cc: -static
+#include "self-check.h"
