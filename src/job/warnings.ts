@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What a move cannot change, because it is in the memory of the job: paths and inode numbers that it remembers.
-import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, constants, readFileSync, readSync } from 'node:fs'
+import { openKnown } from './open-known.js'
 import type { JobSnapshot } from './snapshot.js'
 import { joinPath, type Storage } from './storage.js'
 
@@ -47,7 +48,8 @@ function sqliteJournals(from: Storage, snapshot: JobSnapshot): string[] {
       seen.add(inode.key)
       const header = Buffer.alloc(20)
       try {
-        const file = openSync(`/proc/${tid}/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK)
+        const file = openKnown(`/proc/${tid}/fd/${fd}`, inode.key, constants.O_RDONLY | constants.O_NONBLOCK)
+        if (file === undefined) continue
         readSync(file, header, 0, header.length, 0)
         closeSync(file)
       } catch {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Keeps the copies in step with the plan: opens what the job holds of OLD, and takes in what it did since.
-import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { closeSync, constants } from 'node:fs'
 import type { CopySource, Destination, Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
+import { keyOf, openKnown } from '../job/open-known.js'
 import { joinPath, O_PATH } from '../job/storage.js'
 import { native } from '../native.js'
 import type { JobPlan, NeededInode } from '../plan/job-plan.js'
@@ -24,21 +25,10 @@ export function openSources(plan: JobPlan, opened: Map<string, number>): CopySou
 
 /** ERR_FDMOVE_CHANGED when the job does not hold it any more, or holds another inode there. */
 function openHeld(inode: NeededInode): number {
-  const changed = (cause?: unknown) => {
-    const name = inode.names[0]?.toString() ?? 'a deleted file'
-    return new FdmoveError('ERR_FDMOVE_CHANGED', `the job gave up ${name} while it was looked at; try again`, { cause })
-  }
-  let fd: number
-  try {
-    fd = openSource(inode)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    throw code === 'ENOENT' || code === 'ESRCH' || code === 'EBADF' ? changed(error) : error
-  }
-  const { dev, ino } = fstatSync(fd, { bigint: true })
-  if (`${dev}:${ino}` === inode.key) return fd
-  closeSync(fd)
-  throw changed()
+  const fd = openSource(inode)
+  if (fd !== undefined) return fd
+  const name = inode.names[0]?.toString() ?? 'a deleted file'
+  throw new FdmoveError('ERR_FDMOVE_CHANGED', `the job gave up ${name} while it was looked at; try again`)
 }
 
 /** Does it again, a few times, when the job gave something up between two looks. */
@@ -57,20 +47,34 @@ function sourceOf({ key, kind, names, ...allowed }: NeededInode, fd: number): Co
   return { key, fd, kind: kind as CopySource['kind'], names, writers, mappedWritable, mappable, direct, leased }
 }
 
-/** Our own fd on an inode of OLD: by the link in /proc, which works for deleted files and in other namespaces too. */
-function openSource({ kind, leased, reach }: NeededInode): number {
-  // A string is a link in /proc.
-  if ('path' in reach)
-    return openSync(reach.path, sourceFlags(kind) | (Buffer.isBuffer(reach.path) ? constants.O_NOFOLLOW : 0))
-  if (leased && reach.fd !== undefined) {
-    const pidfd = native.pidfdOpen(reach.tid)
+/**
+ * Our own fd on an inode of OLD: by the link in /proc, which works for deleted files and in other namespaces too, and
+ * undefined when it does not lead there any more. An fd with a lease is borrowed: opening its file would break the lease.
+ */
+function openSource({ key, kind, leased, reach }: NeededInode): number | undefined {
+  if ('path' in reach) return openKnown(reach.path, key, sourceFlags(kind))
+  if (leased && reach.fd !== undefined) return borrow(reach.tid, reach.fd, key)
+  return openKnown(`/proc/${reach.tid}/${reach.link}`, key, sourceFlags(kind))
+}
+
+/** A copy of the job's own fd, or undefined when the job has closed it, uses it for something else, or has ended. */
+function borrow(tid: number, theirs: number, key: string): number | undefined {
+  let fd: number
+  try {
+    const pidfd = native.pidfdOpen(tid)
     try {
-      return native.pidfdGetfd(pidfd, reach.fd)
+      fd = native.pidfdGetfd(pidfd, theirs)
     } finally {
       closeSync(pidfd)
     }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ESRCH' || code === 'EBADF') return undefined
+    throw error
   }
-  return openSync(`/proc/${reach.tid}/${reach.link}`, sourceFlags(kind))
+  if (keyOf(fd) === key) return fd
+  closeSync(fd)
+  return undefined
 }
 
 function sourceFlags(kind: NeededInode['kind']): number {

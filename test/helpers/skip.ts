@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
+import { spawnSync } from 'node:child_process'
 import type { TestContext } from 'vitest'
+import { compileTarget } from './target.js'
 
 /** The needs that may be missing where CI runs, each with its reason. Any other skipped test fails there. */
 export const allowedSkips: Readonly<Record<string, string>> = {
   chromium: 'the page of --report is looked at in a browser where there is one; unit tests check what it holds',
+  ia32: 'some kernels, that of a CI machine among them, are built without the emulation that runs 32-bit programs',
   yama: 'the kernel of the CI machine is built without Yama; the arm64 guest has it',
 }
 
@@ -15,4 +18,11 @@ export function need(context: Pick<TestContext, 'skip'>, name: string, present: 
   }
   process.stderr.write(`skipped, needs '${name}': ${reason}\n`)
   context.skip(`needs '${name}': ${reason}`)
+}
+
+/** Skips a test that runs a 32-bit program where the kernel cannot. */
+export function need32Bit(context: Pick<TestContext, 'skip'>): void {
+  need(context, 'ia32', process.arch === 'x64', 'only x86_64 runs 32-bit programs of this kind')
+  const { error } = spawnSync(compileTarget('x86-32'), ['/dev/null'], { input: '' })
+  need(context, 'ia32', (error as NodeJS.ErrnoException | undefined)?.code !== 'ENOEXEC', 'no CONFIG_IA32_EMULATION')
 }

@@ -19,7 +19,7 @@ import { until } from '../helpers/deadline.js'
 import { expectRefused, type HoldState, heldBelow, holdState, tryMove, withoutIdentity } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
 import { commandPath } from '../helpers/root.js'
-import { need } from '../helpers/skip.js'
+import { need, need32Bit } from '../helpers/skip.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -70,7 +70,7 @@ test('a process that is being traced is refused, and the tracer is named', async
 })
 
 test('a 32-bit process is refused and goes on', async ({ dirs, spawnTarget, skip }) => {
-  need({ skip }, 'x86', process.arch === 'x64', 'only x86_64 runs 32-bit programs of this kind')
+  need32Bit({ skip })
   const target = await spawnTarget('x86-32', `${dirs.old}/log`)
   expectRefused(await tryMove(target.pid, dirs), 'ERR_FDMOVE_32BIT')
   expect(await target.send('one')).toBe('ok')

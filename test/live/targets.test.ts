@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, truncateSync } from 'node:fs'
 import { until } from '../helpers/deadline.js'
 import { procState } from '../helpers/proc-state.js'
-import { need } from '../helpers/skip.js'
+import { need32Bit } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
 
 test('append-log appends each line and ends at EOF', async ({ dirs, spawnTarget }) => {
@@ -148,7 +148,7 @@ test('seccomp dies when it breaks its own rule', async ({ dirs, spawnTarget }) =
 })
 
 test('x86-32 runs without a C library for 32 bits', async ({ dirs, spawnTarget, skip }) => {
-  need({ skip }, 'x86', process.arch === 'x64', 'only x86_64 runs 32-bit programs of this kind')
+  need32Bit({ skip })
   const target = await spawnTarget('x86-32', `${dirs.old}/log`)
   expect(await target.send('one')).toBe('ok')
   expect(await target.end()).toEqual({ exitCode: 0 })
