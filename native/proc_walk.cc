@@ -11,7 +11,6 @@
 #include <linux/kcmp.h>
 #include <linux/limits.h>
 #include <linux/stat.h>
-#include <sched.h>
 #include <string_view>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -303,10 +302,22 @@ bool has_anything(const WalkedProcess& process) {
 }
 
 /** A process that was seen to have ended is looked at again so many times while it seems to live. */
-constexpr int kWalks = 20;
+constexpr int kWalks = 40;
 
-/** And one of which something went while it was looked at is what so many looks in a row show it to be. */
+/** And one of which something went while it was looked at is what so many looks show it to be. */
 constexpr int kWalksOfTheFleeting = 3;
+/** The same, where nothing of it was kept. */
+constexpr int kWalksOfTheEmpty = 6;
+
+/**
+ * Between two looks. exec in another thread lasts some hundred microseconds, and as long as it likes on a busy machine: looks
+ * one right after the other would all fall into it.
+ */
+void wait_before_walk(int walk) {
+  constexpr long kStepNs = 20'000, kMostNs = 500'000;
+  struct timespec time = {0, std::min(kStepNs * walk, kMostNs)};
+  nanosleep(&time, nullptr);
+}
 
 /**
  * Something was there at one moment of the walk and not at the next. Most often a file was closed; but it may have been the
@@ -390,8 +401,8 @@ WalkedProcess told(WalkedProcess process) {
   return process;
 }
 
-/** Whether a process is there and no zombie without live threads. */
-bool seems_alive(pid_t pid) {
+/** Whether a process is there and no zombie without live threads, as far as one look tells. */
+bool looks_alive(pid_t pid) {
   char path[32];
   snprintf(path, sizeof path, "/proc/%d", pid);
   UniqueFd process(openat(AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -403,6 +414,16 @@ bool seems_alive(pid_t pid) {
   return (state != 'Z' && state != 'X') || threads_of(process.get(), pid).size() > 1;
 }
 
+/** The same for sure: a main thread that has ended, with the other about to take its pid, has a moment where neither is seen. */
+bool is_alive(pid_t pid) {
+  constexpr int kLooks = 3;
+  for (int look = 1;; look++) {
+    if (looks_alive(pid)) return true;
+    if (look == kLooks) return false;
+    wait_before_walk(5);
+  }
+}
+
 }  // namespace
 
 WalkedProcess walk_process(pid_t pid, const WalkFilter& filter) {
@@ -410,9 +431,12 @@ WalkedProcess walk_process(pid_t pid, const WalkFilter& filter) {
   int fleeting = 0;
   for (int walk = 1;; walk++) {
     WalkedProcess process = walk_once(pid, filter);
-    if (!process.exited && (!gave_way(process) || ++fleeting == kWalksOfTheFleeting)) return told(std::move(process));
-    if (walk == kWalks || !seems_alive(pid)) return told(std::move(process));
-    sched_yield();
+    if (!process.exited) {
+      int enough = has_anything(process) ? kWalksOfTheFleeting : kWalksOfTheEmpty;
+      if (!gave_way(process) || ++fleeting >= enough) return told(std::move(process));
+    }
+    if (walk == kWalks || !is_alive(pid)) return told(std::move(process));
+    wait_before_walk(walk);
   }
 }
 

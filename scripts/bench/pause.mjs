@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The pause by number of fds, threads and processes: fdmove, gdb with fdmove's plan, the recipe as a plain gdb script, and
 // a floor below which nothing can be that stops the job and makes the calls.
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { root } from '../build.mjs'
@@ -24,6 +25,18 @@ function knowsInjection() {
   )
 }
 
+/** Whether there is a gdb that can call a function in a process: on some processors it leaves the job broken. */
+function gdbWorks() {
+  const child = spawnSync(
+    'gdb',
+    ['-nx', '-q', '-batch', '-ex', 'break write', '-ex', 'run', '-ex', 'print ((int (*)(void)) getpid)()', '/bin/echo'],
+    { encoding: 'utf8' },
+  )
+  if (child.error === undefined && /^\$1 = \d+$/m.test(child.stdout)) return true
+  console.log(`gdb is left out: ${child.error?.message ?? child.stderr.trim()}`)
+  return false
+}
+
 export function contestants() {
   const own = knowsInjection()
     ? [
@@ -33,6 +46,7 @@ export function contestants() {
     : [{ name: 'fdmove', run: withCommand([]), rounds: () => 9 }]
   const few = ({ fds }) => (fds >= 1000 ? 1 : fds >= 100 ? 3 : 5)
   const single = ({ processes }) => processes === 1
+  if (!gdbWorks()) return own
   return [
     ...own,
     { name: 'fdmove --engine gdb', run: withCommand(['--engine', 'gdb']), rounds: few, can: single },

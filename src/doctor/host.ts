@@ -3,6 +3,8 @@
 import { accessSync, closeSync, constants, existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { startGdb } from '../engines/gdb-process.js'
+import { registerProblem } from '../engines/gdb-trial.js'
 import { native } from '../native.js'
 import type { ProcStatus } from '../proc/index.js'
 import { parseMountinfo } from '../proc/index.js'
@@ -191,8 +193,25 @@ function gdb(): Check {
     .filter((directory) => directory !== '')
     .map((directory) => join(directory, 'gdb'))
     .find(isExecutable)
-  if (found !== undefined) return fine(name, found)
-  return worse(name, 'not installed', 'install gdb for --engine gdb; nothing else needs it')
+  if (found === undefined) return worse(name, 'not installed', 'install gdb for --engine gdb; nothing else needs it')
+  const problem = gdbProblem()
+  if (problem === undefined) return fine(name, found)
+  return worse(name, `${found}: ${problem}`, 'a newer gdb may do it; only --engine gdb needs one')
+}
+
+/** What keeps gdb from making calls in a process. */
+function gdbProblem(): string | undefined {
+  try {
+    const gdb = startGdb()
+    try {
+      const problem = registerProblem(gdb)
+      return problem && `it cannot write the registers of a process on this processor (${problem})`
+    } finally {
+      gdb.close()
+    }
+  } catch (error) {
+    return (error as Error).message
+  }
 }
 
 function isExecutable(path: string): boolean {

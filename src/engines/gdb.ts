@@ -13,6 +13,7 @@ import type { JobPlan } from '../plan/job-plan.js'
 import type { Argument, Datum, Program, SyscallName } from '../plan/program.js'
 import type { Engine } from './engine.js'
 import { type GdbProcess, startGdb } from './gdb-process.js'
+import { registerProblem } from './gdb-trial.js'
 
 type ThreadInJob = { readonly pid: number; readonly tid: number; readonly syscall: number }
 /** An undo whose arguments are known. */
@@ -61,6 +62,9 @@ export function openGdb(pids: readonly number[], plan: JobPlan): Engine {
   const pid = pids[0]!
   const gdb = startGdb()
   try {
+    const problem = registerProblem(gdb)
+    if (problem !== undefined)
+      throw cannot(pid, `write the registers of a process on this processor, as a trial has shown ('${problem}')`)
     const session = gdbSession(gdb, pid)
     return session
   } catch (error) {

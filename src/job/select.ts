@@ -128,10 +128,26 @@ function targetsAmong(pids: readonly number[], tracer: number): number[] {
   })
 }
 
-/** A zombie main thread whose other threads live on does not make a dead process. */
+/** How often what seems to have ended is looked at, and the milliseconds in between. */
+const looksAtTheDead = 3
+const betweenLooksMs = 0.2
+
+/**
+ * A zombie main thread whose other threads live on does not make a dead process. Where one of those calls exec and takes
+ * the place of the main one, there is a moment in which neither is seen: what seems dead is looked at again.
+ */
 function isDead(pid: number, state: string): boolean {
-  return (state === 'Z' || state === 'X') && readdirSync(`/proc/${pid}/task`).length <= 1
+  let now: string | undefined = state
+  for (let look = 1; now === 'Z' || now === 'X'; look++) {
+    if (readdirSync(`/proc/${pid}/task`).length > 1) return false
+    if (look === looksAtTheDead) return true
+    Atomics.wait(nobodyWakes, 0, 0, betweenLooksMs)
+    now = parseStat(readFileSync(`/proc/${pid}/stat`))?.state
+  }
+  return false
 }
+
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 /** Whether this process can be moved at all by this user. Throws the reason. */
 export function checkTarget(pid: number): void {

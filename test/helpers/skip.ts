@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { spawnSync } from 'node:child_process'
 import type { TestContext } from 'vitest'
+import { findProgram } from './find-program.js'
 import { compileTarget } from './target.js'
 
 /** The needs that may be missing where CI runs, each with its reason. Any other skipped test fails there. */
 export const allowedSkips: Readonly<Record<string, string>> = {
   chromium: 'the page of --report is looked at in a browser where there is one; unit tests check what it holds',
+  'gdb-registers': 'gdb 13 cannot write registers where the processor has AMX; a test sees that it is refused there',
   ia32: 'some kernels, that of a CI machine among them, are built without the emulation that runs 32-bit programs',
   yama: 'the kernel of the CI machine is built without Yama; the arm64 guest has it',
 }
@@ -18,6 +20,23 @@ export function need(context: Pick<TestContext, 'skip'>, name: string, present: 
   }
   process.stderr.write(`skipped, needs '${name}': ${reason}\n`)
   context.skip(`needs '${name}': ${reason}`)
+}
+
+/** What gdb says where it cannot write the registers of a process; '' where it can, undefined where there is no gdb. */
+export function gdbProblem(): string | undefined {
+  const gdb = findProgram('gdb')
+  if (gdb === undefined) return undefined
+  const commands = ['set startup-with-shell off', 'starti', 'set var $xmm0.v2_int64[0] = ~$xmm0.v2_int64[0]'].flatMap(
+    (one) => ['-ex', one],
+  )
+  return spawnSync(gdb, ['-nx', '-q', '-batch', ...commands, '/bin/true'], { encoding: 'utf8' }).stderr
+}
+
+/** Skips a test that moves a job by gdb where that cannot be done. */
+export function needGdb(context: Pick<TestContext, 'skip'>): void {
+  const problem = gdbProblem()
+  need(context, 'gdb', problem !== undefined, 'gdb is not installed')
+  need(context, 'gdb-registers', !problem!.includes("Couldn't write"), problem!.trim())
 }
 
 /** Skips a test that runs a 32-bit program where the kernel cannot. */

@@ -8,7 +8,7 @@ import { runCommand } from '../helpers/command.js'
 import { findProgram } from '../helpers/find-program.js'
 import { holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
-import { need } from '../helpers/skip.js'
+import { gdbProblem, need, needGdb } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
 
 const engines = ['ptrace', 'gdb'] as const
@@ -39,7 +39,7 @@ const jobs: Readonly<Record<string, { readonly commands: readonly string[]; read
 
 for (const [name, { commands, cwd }] of Object.entries(jobs)) {
   test(`both engines leave the job in the same state: ${name}`, async ({ dirs, spawnTarget, skip }) => {
-    need({ skip }, 'gdb', gdb !== undefined, 'gdb is not installed')
+    needGdb({ skip })
     const states = []
     for (const engine of engines) {
       const [old, fresh] = [join(dirs.old, engine), join(dirs.new, engine)]
@@ -73,7 +73,7 @@ test('gdb keeps all threads of a job standing, and calls that they were blocked 
   spawnTarget,
   skip,
 }) => {
-  need({ skip }, 'gdb', gdb !== undefined, 'gdb is not installed')
+  needGdb({ skip })
   const target = await spawnTarget('blocked-in', `${dirs.old}/f`, 3000, 'nanosleep', 'poll', 'read')
   await target.send('blocked')
   await move(target.pid, dirs, ['--engine', 'gdb'])
@@ -86,7 +86,7 @@ test('gdb keeps all threads of a job standing, and calls that they were blocked 
 })
 
 test('gdb: what fails in the middle is undone', async ({ dirs, spawnTarget, skip }) => {
-  need({ skip }, 'gdb', gdb !== undefined, 'gdb is not installed')
+  needGdb({ skip })
   const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/f 10`, 'seek 10 7', { cwd: dirs.old })
   const before = await holdState(target)
   for (const failAt of ['4', '7', '9']) {
@@ -126,6 +126,22 @@ test('what gdb cannot do is refused by name, and changes nothing', async ({
   const fixed = await spawnProgram([source.slice(0, -2), `${dirs.old}/static`])
   expect(await fixed.nextLine()).toBe('ready')
   await refused(fixed.pid, /static program/)
+})
+
+test('a gdb that cannot write registers here is refused before it touches the job', async ({
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  const problem = gdbProblem()
+  need({ skip }, 'gdb', problem !== undefined, 'gdb is not installed')
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/f 10`)
+  const before = await holdState(target)
+  const { exitCode, json } = await tryMove(target.pid, dirs, ['--engine', 'gdb'])
+  if (!problem!.includes("Couldn't write")) return expect(exitCode).toBe(0)
+  expect([exitCode, json.error.code]).toEqual([3, 'ERR_FDMOVE_ENGINE'])
+  expect(json.error.message).toMatch(/registers/)
+  expect(await holdState(target)).toEqual(before)
 })
 
 test('without gdb the error says what to do', async ({ dirs, spawnTarget }) => {
