@@ -25,15 +25,14 @@ function knowsInjection() {
   )
 }
 
-/** Whether there is a gdb that can call a function in a process: on some processors it leaves the job broken. */
+/** Whether there is a gdb that can write registers: src/engines/gdb-trial.ts. */
 function gdbWorks() {
-  const child = spawnSync(
-    'gdb',
-    ['-nx', '-q', '-batch', '-ex', 'break write', '-ex', 'run', '-ex', 'print ((int (*)(void)) getpid)()', '/bin/echo'],
-    { encoding: 'utf8' },
-  )
-  if (child.error === undefined && /^\$1 = \d+$/m.test(child.stdout)) return true
-  console.log(`gdb is left out: ${child.error?.message ?? child.stderr.trim()}`)
+  const write = 'set var $xmm0.v2_int64[0] = ~$xmm0.v2_int64[0]'
+  const trial = spawnSync('gdb', ['-nx', '-q', '-batch', '-ex', 'starti', '-ex', write, '/bin/true'], {
+    encoding: 'utf8',
+  })
+  if (trial.error === undefined && !trial.stderr.includes("Couldn't write")) return true
+  console.log(`gdb is left out: ${trial.error?.message ?? trial.stderr.trim()}`)
   return false
 }
 
