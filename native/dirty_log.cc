@@ -7,13 +7,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/mount.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 namespace fdmove {
@@ -81,6 +84,19 @@ bool find_field(const std::string& format, const std::string& name, size_t& offs
   return true;
 }
 
+/** The name under which the kernel writes the pages of a device back: that of the whole disk. Empty where it is not told. */
+std::string writeback_name(uint64_t device) {
+  std::string path = "/sys/dev/block/" + std::to_string(major(device)) + ":" + std::to_string(minor(device));
+  char link[PATH_MAX];
+  for (const char* place : {"/bdi", "/../bdi"}) {
+    ssize_t length = readlink((path + place).c_str(), link, sizeof link);
+    if (length <= 0) continue;
+    std::string text(link, static_cast<size_t>(length));
+    return text.substr(text.rfind('/') + 1);
+  }
+  return "";
+}
+
 template <class T>
 T load(const char* from) {
   T value;
@@ -107,21 +123,72 @@ constexpr ShapeEvent kShapeEvents[] = {
 Status DirtyLog::load_event(Event event) {
   auto format = read_file(instance_.get(), event.directory + "/format");
   if (!format.ok()) return format.failure();
-  // Every field that is read is of 64 bits; a kernel where it is not is one that we do not know.
-  auto find = [&](const char* name, size_t& offset) {
-    size_t size = 0;
-    if (name == nullptr) return true;
-    if (!find_field(*format, name, offset, size) || size != 8) return false;
-    event.length = std::max(event.length, offset + 8);
+  // A kernel where a field is of another size is one that we do not know.
+  auto find = [&](Field& field) {
+    if (field.name == nullptr) return true;
+    if (!find_field(*format, field.name, field.offset, field.size) || (field.size != 8 && field.size != 4)) return false;
+    event.length = std::max(event.length, field.offset + field.size);
     return true;
   };
   size_t id = format->find("ID: ");
-  bool known = id != std::string::npos && find(event.inode_field, event.inode) && find(event.first_field, event.first) &&
-               find(event.second_field, event.second);
+  bool known = id != std::string::npos && find(event.inode) && find(event.first) && find(event.second);
   if (!known) return Failure{ENOTSUP, "read", Side::kTracer, 0, nullptr, event.directory + "/format"};
+  for (const char* name : {"dev", "s_dev"}) {
+    size_t offset = 0, size = 0;
+    if (find_field(*format, name, offset, size) && size == 4) event.device.name = name;
+  }
   event.id = static_cast<uint16_t>(atoi(format->c_str() + id + 4));
   events_.push_back(std::move(event));
   return Done{};
+}
+
+Status DirtyLog::load_one_of(std::vector<Event> events) {
+  Status loaded = Failure{ENOENT, "openat"};
+  for (Event& event : events)
+    if (loaded = load_event(std::move(event)); loaded.ok()) break;
+  return loaded;
+}
+
+Status DirtyLog::load_folio_events() {
+  // The tracepoint was called writeback_dirty_page before Linux 5.17.
+  FDMOVE_TRY(load_one_of({{Kind::kFolio, "events/writeback/writeback_dirty_folio", {"ino"}, {"index"}},
+                          {Kind::kFolio, "events/writeback/writeback_dirty_page", {"ino"}, {"index"}}}));
+  tells_direct_ = load_event({Kind::kDirect, "events/iomap/iomap_dio_complete", {"ino"}, {"pos"}, {"ret"}}).ok();
+  for (const char* file_system : {"ext4", "xfs"}) {
+    bool all = true;
+    for (const ShapeEvent& event : kShapeEvents) {
+      if (strcmp(event.file_system, file_system) != 0) continue;
+      all = load_event({Kind::kShape, event.directory, {event.inode_field}}).ok() && all;
+    }
+    if (all) shape_file_systems_.push_back(file_system);
+  }
+  (void)load_event({Kind::kShape, "events/xfs/xfs_exchrange_before", {"ino"}});  // since Linux 6.10
+  return Done{};
+}
+
+Status DirtyLog::load_write_events(std::string_view file_system) {
+  FDMOVE_TRY(load_event({Kind::kDirect, "events/iomap/iomap_dio_complete", {"ino"}, {"pos"}, {"ret"}}));
+  if (file_system == "ext4") {
+    // Told when the bytes are in: ext4_da_write_end() and its like in fs/ext4/inode.c.
+    for (const char* mode : {"da_write", "write", "journalled_write"})
+      FDMOVE_TRY(load_event({Kind::kWrite, "events/ext4/ext4_" + std::string(mode) + "_end", {"ino"}, {"pos"}, {"len"}}));
+    FDMOVE_TRY(load_event({Kind::kShape, "events/ext4/ext4_truncate_enter", {"ino"}}));
+    FDMOVE_TRY(load_event({Kind::kMapped, "events/filemap/mm_filemap_fault", {"i_ino"}}));
+    return load_event({Kind::kMapped, "events/filemap/mm_filemap_map_pages", {"i_ino"}});
+  }
+  if (file_system == "xfs") {
+    // Told when it begins, under the inode's lock: xfs_file_buffered_write() in fs/xfs/xfs_file.c.
+    FDMOVE_TRY(load_event({Kind::kWrite, "events/xfs/xfs_file_buffered_write", {"ino"}, {"offset"}, {"count"}}));
+    FDMOVE_TRY(load_event({Kind::kShape, "events/xfs/xfs_setattr", {"ino"}}));
+    (void)load_event({Kind::kShape, "events/xfs/xfs_file_dax_write", {"ino"}});
+    return load_one_of({{Kind::kMapped, "events/xfs/xfs_write_fault", {"ino"}},
+                        {Kind::kMapped, "events/xfs/xfs_filemap_fault", {"ino"}}});
+  }
+  return Failure{ENOTSUP, "openat", Side::kTracer, 0, nullptr, "writes on " + std::string(file_system)};
+}
+
+uint64_t DirtyLog::Field::load(const char* event) const {
+  return size == 8 ? fdmove::load<uint64_t>(event + offset) : fdmove::load<uint32_t>(event + offset);
 }
 
 bool DirtyLog::tells_shape(std::string_view file_system) const {
@@ -135,7 +202,7 @@ Status DirtyLog::write_file(const std::string& path, const std::string& text) co
   return Done{};
 }
 
-Result<std::unique_ptr<DirtyLog>> DirtyLog::open(uint64_t buffer_bytes) {
+Result<std::unique_ptr<DirtyLog>> DirtyLog::open(uint64_t buffer_bytes, Grain grain, std::string_view file_system) {
   auto instances = open_instances();
   if (!instances.ok()) return instances.failure();
   remove_stale(instances->get());
@@ -153,18 +220,7 @@ Result<std::unique_ptr<DirtyLog>> DirtyLog::open(uint64_t buffer_bytes) {
   if (!instance.ok()) return instance.failure();
   log->instance_ = instance.take();
 
-  // The tracepoint was called writeback_dirty_page before Linux 5.17.
-  auto dirty = log->load_event({Kind::kDirty, "events/writeback/writeback_dirty_folio", "ino", "index"});
-  if (!dirty.ok()) FDMOVE_TRY(log->load_event({Kind::kDirty, "events/writeback/writeback_dirty_page", "ino", "index"}));
-  log->tells_direct_ = log->load_event({Kind::kDirect, "events/iomap/iomap_dio_complete", "ino", "pos", "ret"}).ok();
-  for (const char* file_system : {"ext4", "xfs"}) {
-    bool all = true;
-    for (const ShapeEvent& event : kShapeEvents) {
-      if (strcmp(event.file_system, file_system) != 0) continue;
-      all = log->load_event({Kind::kShape, event.directory, event.inode_field}).ok() && all;
-    }
-    if (all) log->shape_file_systems_.push_back(file_system);
-  }
+  FDMOVE_TRY(grain == Grain::kFolios ? log->load_folio_events() : log->load_write_events(file_system));
   FDMOVE_TRY(log->write_file("buffer_size_kb", std::to_string(std::max<uint64_t>(1, buffer_bytes >> 10))));
 
   long processors = sysconf(_SC_NPROCESSORS_CONF);
@@ -183,13 +239,37 @@ DirtyLog::~DirtyLog() {
   unlinkat(instances_.get(), name_.c_str(), AT_REMOVEDIR);
 }
 
-Status DirtyLog::watch(const std::vector<uint64_t>& inodes) {
-  for (const Event& event : events_) {
-    std::string filter;
-    if (inodes.size() <= kMostFiltered) {
+/** The condition for an event to be of this device; empty where it cannot be told. */
+std::string DirtyLog::device_condition(const Event& event, uint64_t device) {
+  if (device == 0) return "";
+  if (event.device.name != nullptr)
+    return std::string(event.device.name) + " == " + std::to_string(uint64_t{major(device)} << 20 | minor(device));
+  if (event.kind != Kind::kFolio) return "";
+  std::string name = writeback_name(device);
+  return name.empty() ? "" : "name == \"" + name + "\"";
+}
+
+std::string DirtyLog::filter_of(const Event& event, const std::vector<FileId>& files) {
+  std::map<uint64_t, std::vector<uint64_t>> by_device;
+  for (const FileId& file : files) by_device[file.device].push_back(file.inode);
+  std::string filter;
+  for (const auto& [device, inodes] : by_device) {
+    std::string some = device_condition(event, device);
+    if (files.size() <= kMostFiltered) {
+      std::string any;
       for (uint64_t inode : inodes)
-        filter += (filter.empty() ? "" : " || ") + std::string(event.inode_field) + " == " + std::to_string(inode);
+        any += (any.empty() ? "" : " || ") + std::string(event.inode.name) + " == " + std::to_string(inode);
+      some = some.empty() ? any : some + " && (" + any + ")";
     }
+    if (some.empty()) return "";  // everything
+    filter += (filter.empty() ? "(" : " || (") + some + ")";
+  }
+  return filter;
+}
+
+Status DirtyLog::watch(const std::vector<FileId>& files) {
+  for (const Event& event : events_) {
+    std::string filter = filter_of(event, files);
     FDMOVE_TRY(write_file(event.directory + "/filter", filter.empty() ? "0" : filter));
     FDMOVE_TRY(write_file(event.directory + "/enable", "1"));
   }
@@ -201,25 +281,33 @@ void DirtyLog::parse_event(const char* data, size_t size, Drained& drained, cons
   auto event = std::find_if(events_.begin(), events_.end(), [id](const Event& one) { return one.id == id; });
   if (event == events_.end() || size < event->length) return;
   ++drained.events;
-  uint64_t inode = load<uint64_t>(data + event->inode);
+  uint64_t inode = event->inode.load(data);
+  uint64_t first = event->first.name ? event->first.load(data) : 0, second = event->second.name ? event->second.load(data) : 0;
   switch (event->kind) {
-    case Kind::kDirty: {
+    case Kind::kFolio: {
       // A folio is aligned to its size, which is not told: the most that fits the alignment of its first page.
-      uint64_t first = load<uint64_t>(data + event->first);
       uint64_t pages = first == 0 ? largest_folio_ : std::min(largest_folio_, first & (~first + 1));
       return note(inode, Change::kContent, {first * page_size_, pages * page_size_});
     }
     case Kind::kDirect: {
       // The position after the transfer. A failed one has written who knows what.
-      uint64_t end = load<uint64_t>(data + event->first);
-      int64_t transferred = load<int64_t>(data + event->second);
+      int64_t transferred = static_cast<int64_t>(second);
       if (transferred < 0) return note(inode, Change::kShape, {});
-      uint64_t count = static_cast<uint64_t>(transferred);
-      return note(inode, Change::kContent, {end - std::min(end, count), std::min(end, count) + count});
+      return note(inode, Change::kContent, whole_pages(first - std::min(first, second), first));
     }
+    case Kind::kWrite:
+      return note(inode, Change::kContent, whole_pages(first, first + second));
     case Kind::kShape:
       return note(inode, Change::kShape, {});
+    case Kind::kMapped:
+      return note(inode, Change::kMapped, {});
   }
+}
+
+Range DirtyLog::whole_pages(uint64_t begin, uint64_t end) const {
+  begin -= begin % page_size_;
+  end += (page_size_ - end % page_size_) % page_size_;
+  return {begin, end - begin};
 }
 
 void DirtyLog::parse_page(const char* page, size_t length, Drained& drained, const Note& note) const {

@@ -67,7 +67,8 @@ LiveCopy::LiveCopy(const LiveCopyOptions& options) : options_(options) {
   // The job's working set shall not make room for what is read once. Never DONTNEED: these may be the job's own pages.
   if (!options.leased) posix_fadvise(options.from, 0, 0, POSIX_FADV_NOREUSE);
   struct stat status;
-  if (fstat(options.from, &status) == 0) source_inode_ = status.st_ino;
+  // The number of a file on btrfs is unique in its subvolume only, which has a device that the logs do not know.
+  if (fstat(options.from, &status) == 0) source_ = {sync_by_range_ ? status.st_dev : 0, status.st_ino};
 }
 
 void LiveCopy::update(Writers writers, bool mapped_writable, bool mappable, bool direct) {
@@ -76,40 +77,33 @@ void LiveCopy::update(Writers writers, bool mapped_writable, bool mappable, bool
   options_.mapped_writable |= mapped_writable;
   options_.mappable |= mappable;
   options_.direct |= direct;
+  if (options_.mapped_writable) notes_.note_mapped();
 }
 
 void LiveCopy::attach_log(const DirtyLog& log) {
-  std::lock_guard lock(mutex_);
-  logged_ = loggable_as_ != nullptr;
-  log_tells_direct_ = log.tells_direct_writes();
-  log_tells_shape_ = logged_ && log.tells_shape(loggable_as_);
+  if (loggable_as_ == nullptr) return;
+  notes_.attach(log.tells_direct_writes(), log.tells_shape(loggable_as_));
 }
 
-void LiveCopy::detach_log() {
-  std::lock_guard lock(mutex_);
-  logged_ = log_complete_ = false;
-}
-
-void LiveCopy::note_dirty(Range range) {
-  std::lock_guard lock(mutex_);
-  if (!dirty_.empty() && dirty_.back() == range) return;
-  dirty_.push_back(range);
-}
-
-void LiveCopy::note_lost() {
-  std::lock_guard lock(mutex_);
-  log_complete_ = false;
-}
-
-std::vector<Range> LiveCopy::take_dirty() {
-  std::lock_guard lock(mutex_);
-  return std::exchange(dirty_, {});
+void LiveCopy::attach_write_log() {
+  if (!options_.mapped_writable) notes_.attach_writes();
 }
 
 Result<LiveCopy::Snapshot> LiveCopy::look() const {
   struct stat status;
   if (fstat(options_.from, &status) < 0) return kernel_failure("fstat");
-  return Snapshot{static_cast<uint64_t>(status.st_size), status.st_mtim, status.st_ctim, false};
+  return Snapshot{static_cast<uint64_t>(status.st_size), status.st_mtim, status.st_ctim};
+}
+
+/**
+ * Waits for a write under way, of which the bytes may come long after it was stamped and logged. Whoever removes an
+ * attribute, also one that is not there, waits for the inode's lock (vfs_removexattr()); nothing changes. False when that
+ * cannot be done.
+ */
+bool LiveCopy::wait_for_writes() const {
+  if (!trusted_times_) return false;
+  int error = fremovexattr(options_.from, "user.fdmove.absent") == 0 ? 0 : errno;
+  return error == ENODATA || error == EOPNOTSUPP || error == 0 || (error == EROFS && options_.writers == Writers::kNone);
 }
 
 Result<LiveCopy::Snapshot> LiveCopy::take_snapshot() {
@@ -117,17 +111,11 @@ Result<LiveCopy::Snapshot> LiveCopy::take_snapshot() {
   // however long either of us is kept from running in between.
   struct timespec clock;
   clock_gettime(CLOCK_REALTIME_COARSE, &clock);
-  bool quiet = false;
-  if (trusted_times_) {
-    // A write stamps ctime when it begins, and may put its bytes in long after. Whoever removes an attribute, also one
-    // that is not there, waits for the inode's lock and so for a write under way (vfs_removexattr()); nothing changes.
-    int error = fremovexattr(options_.from, "user.fdmove.absent") == 0 ? 0 : errno;
-    quiet = error == ENODATA || error == EOPNOTSUPP || error == 0 ||
-            (error == EROFS && options_.writers == Writers::kNone);
-  }
+  bool quiet = wait_for_writes();
   // A change after this moment stamps a ctime of at least `clock`: it shows if the ctime that we see is older.
   auto snapshot = look();
   if (!snapshot.ok()) return snapshot;
+  snapshot->quiet = quiet;
   // ext4 with small inodes keeps whole seconds only.
   if (snapshot->ctime.tv_nsec == 0) {
     clock.tv_sec -= 2;
@@ -148,8 +136,7 @@ bool LiveCopy::unchanged_is_proof() {
   if (!passed_ || !snapshot_.exact || options_.mapped_writable || (maps_never_stamp_ && options_.mappable)) return false;
   if (!options_.direct) return true;
   // Asynchronous direct I/O stamps when it begins and holds no lock until it is done: only the log tells of its end.
-  std::lock_guard lock(mutex_);
-  return logged_ && log_complete_ && log_tells_direct_ && dirty_.empty();
+  return notes_.complete_with_direct() && !notes_.has_dirty();
 }
 
 bool LiveCopy::dense(uint64_t size) const {
@@ -264,12 +251,20 @@ Result<uint64_t> LiveCopy::patch_all(uint64_t size, CopyBuffers& buffers, CopyCo
   return written;
 }
 
-bool LiveCopy::add_changed(const std::vector<Extent>& map, const Snapshot& now, std::vector<Range>& dirty) {
-  if (now.size > snapshot_.size) dirty.push_back({snapshot_.size, now.size - snapshot_.size});
+bool LiveCopy::add_changed(const std::vector<Extent>& map, const Snapshot& now, bool all_told, std::vector<Range>& dirty) {
+  Range growth = {snapshot_.size, now.size - std::min(now.size, snapshot_.size)};
+  if (all_told) {
+    std::vector<Range> changed = changed_ranges(map_, map, now.size);
+    changed.push_back(growth);
+    std::vector<Range> rest = notes_.unwritten(changed);
+    dirty.insert(dirty.end(), rest.begin(), rest.end());
+    return true;
+  }
+  dirty.push_back(growth);
   // A ctime that would show any change says that the shape is the same.
   if (now.same(snapshot_) && snapshot_.exact) return true;
   std::vector<Range> changed = changed_ranges(map_, map, now.size);
-  if (!log_tells_shape_) {
+  if (!notes_.tells_shape()) {
     std::vector<Range> explained = normalized(dirty, now.size);
     auto explains = [&](const Range& range) {
       return std::any_of(explained.begin(), explained.end(), [&](const Range& one) {
@@ -289,38 +284,32 @@ Status LiveCopy::make_durable() {
   return Done{};
 }
 
-Status LiveCopy::light_pass(bool durable, CopyBuffers& buffers, CopyControl& control) {
-  std::vector<Range> dirty;
-  {
-    std::lock_guard lock(mutex_);
-    dirty_ = normalized(std::move(dirty_), UINT64_MAX);
-    dirty = dirty_;
-  }
+Status LiveCopy::light_pass(std::vector<Range> changed, bool durable, CopyBuffers& buffers, CopyControl& control) {
   auto now = look();
   if (!now.ok()) return now.failure();
-  if (now->size > snapshot_.size) dirty.push_back({snapshot_.size, now->size - snapshot_.size});
-  auto patched = patch(normalized(std::move(dirty), now->size), buffers, control);
+  auto patched = patch(normalized(std::move(changed), now->size), buffers, control);
   if (!patched.ok()) return patched.failure();
   copied_ += *patched;
   return *patched > 0 && durable && options_.patch ? make_durable() : Status(Done{});
 }
 
 Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyControl& control) {
-  bool logged = false, log_complete = false;
-  {
-    std::unique_lock lock(mutex_);
-    logged = logged_;
-    if (!clean && passed_ && logged_ && log_complete_ && map_known_) {
-      lock.unlock();
-      return light_pass(durable, buffers, control);
+  if (passed_ && map_known_) {
+    if (auto written = notes_.take_written(false)) {
+      // Some were told before their bytes were in.
+      if (wait_for_writes()) return light_pass(std::move(*written), durable, buffers, control);
+      notes_.note_untold();
     }
-    log_complete = passed_ && logged_ && log_complete_;
-    // From here on events count: whatever is lost after this line voids the log again.
-    log_complete_ = logged_;
+    if (!clean && notes_.complete()) {
+      std::vector<Range> changed = notes_.dirty();
+      changed.push_back({snapshot_.size, UINT64_MAX - snapshot_.size});
+      return light_pass(std::move(changed), durable, buffers, control);
+    }
   }
   // Order matters. What was noted is taken before pages are cleaned, and copied after: a page dirtied between the two
-  // is either in this list or told again.
-  std::vector<Range> dirty = take_dirty();
+  // is either in this list or told again. From here on events count: whatever is lost after this line voids the log again.
+  auto [logged, log_complete, dirty] = notes_.begin();
+  log_complete = log_complete && passed_;
   if (logged) {
     // A log that says all there is since the last pass says what is dirty; else everything may be, also past the end.
     std::optional<std::vector<Range>> unclean;
@@ -329,6 +318,7 @@ Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyContro
   }
   auto now = take_snapshot();
   if (!now.ok()) return now.failure();
+  if (!now->quiet) notes_.note_untold();
   std::vector<Extent> map;
   bool map_known = false;
   if (logged) {
@@ -344,7 +334,7 @@ Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyContro
   if (!passed_) {
     FDMOVE_TRY(copy_all(now->size, buffers, control));
     trusts_append_ = false;
-  } else if (log_complete && map_known_ && map_known && add_changed(map, *now, dirty)) {
+  } else if (log_complete && map_known_ && map_known && add_changed(map, *now, false, dirty)) {
     auto resized = set_size(now->size);
     if (!resized.ok()) return resized.failure();
     auto patched = patch(normalized(std::move(dirty), now->size), buffers, control);
@@ -393,7 +383,8 @@ Status LiveCopy::verify(CopyBuffers& buffers, CopyControl& control) {
     if (now->same(snapshot_) && unchanged_is_proof())
       return refusal("ERR_FDMOVE_VERIFY", "NEW does not read back as it was written, from offset " + std::to_string(*offset) + " on");
     uint64_t block = *offset & ~uint64_t{4095};
-    note_dirty({block, 4096});
+    notes_.note_dirty({block, 4096});
+    notes_.note_written({block, 4096});
     at = block + 4096;
   }
   return Done{};
@@ -405,11 +396,11 @@ Result<uint64_t> LiveCopy::pending() {
   if (!passed_) return now->size;
   if (now->same(snapshot_) && unchanged_is_proof()) return uint64_t{0};
   uint64_t growth = now->size > snapshot_.size ? now->size - snapshot_.size : 0;
-  {
-    std::lock_guard lock(mutex_);
-    if (logged_ && log_complete_ && map_known_) {
+  if (map_known_) {
+    if (auto bytes = notes_.written_bytes(now->size)) return *bytes;
+    if (notes_.complete()) {
       uint64_t bytes = growth;
-      for (Range range : normalized(dirty_, now->size)) bytes += range.length;
+      for (const Range& range : normalized(notes_.dirty(), now->size)) bytes += range.length;
       return bytes;
     }
   }
@@ -452,16 +443,17 @@ Result<Settlement> LiveCopy::prove(bool frozen, CopyBuffers& buffers, CopyContro
     return settlement;
   }
 
-  bool log_complete = false;
+  bool log_complete =
+      passed_ && map_known_ && (options_.direct ? notes_.complete_with_direct() : notes_.complete());
   std::vector<Range> dirty;
-  {
-    std::lock_guard lock(mutex_);
-    log_complete = passed_ && logged_ && log_complete_ && map_known_ && (!options_.direct || log_tells_direct_);
-    if (log_complete) dirty = std::exchange(dirty_, {});
-  }
-  if (log_complete && !(same && snapshot_.exact)) {
-    auto map = extents(options_.from);
-    log_complete = map.ok() && add_changed(*map, *now, dirty);
+  if (log_complete) {
+    auto written = notes_.take_written(frozen);
+    bool all_told = written.has_value();
+    dirty = all_told ? std::move(*written) : notes_.take_dirty();
+    if (!(same && snapshot_.exact)) {
+      auto map = extents(options_.from);
+      log_complete = map.ok() && add_changed(*map, *now, all_told, dirty);
+    }
   }
 
   uint64_t patched = 0;

@@ -12,7 +12,8 @@
  *   changes content without dirtying pages (holes, cloned and shifted ranges) changes the file's map on its device, so
  *   that is compared too. A range that changed and changed back, and was copied in between, has the same map: such
  *   changes of shape are in the log on ext4 and xfs and void it. Elsewhere any change of the map voids it that no dirty
- *   page explains.
+ *   page explains. Where each write is told too (change_notes.h), what was copied after it was written need not be
+ *   compared again, and passes need not wait for OLD's device.
  * - kAppendOnly: the job's descriptions only append (as its caller knows), and OLD has not become shorter, has no hole
  *   and has the same bytes at both ends of what was copied.
  * - kCompared: read and compared while the job stood still.
@@ -20,10 +21,10 @@
 #pragma once
 
 #include <ctime>
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "change_notes.h"
 #include "dirty_log.h"
 
 namespace fdmove {
@@ -74,38 +75,45 @@ class LiveCopy {
   /** Job frozen: makes the files equal. control.deadline_ns is kept. Not `frozen`: as equal as can be, no proof of it. */
   Result<Settlement> settle(bool frozen, CopyBuffers& buffers, CopyControl& control);
 
-  /** Dirty log: from the next pass on, every folio of the file that gets dirty will be told to note_dirty(). */
+  /** Dirty log: from the next pass on, what changes in the file has to be in notes(). */
   void attach_log(const DirtyLog& log);
-  void detach_log();
-  void note_dirty(Range range);
-  /** Events were lost, or the file changed its shape: the log says too little, and the next pass compares everything. */
-  void note_lost();
+  /** The log of writes, beside the other one. Not for a file that anybody has mapped. */
+  void attach_write_log();
+  /** Where the logs are to write. */
+  ChangeNotes& notes() { return notes_; }
+  /** OLD's file system where it can be logged: "ext4", "xfs", "btrfs"; else null. */
+  [[nodiscard]] const char* loggable_as() const { return loggable_as_; }
 
   [[nodiscard]] uint64_t copied() const { return copied_; }
   /** What the last fdatasync() of NEW took. */
   [[nodiscard]] uint64_t sync_us() const { return sync_ns_ / 1000; }
-  [[nodiscard]] uint64_t source_inode() const { return source_inode_; }
+  [[nodiscard]] FileId source() const { return source_; }
 
  private:
   /** OLD's state when a pass began. */
   struct Snapshot {
     uint64_t size = 0;
     struct timespec mtime = {}, ctime = {};
+    bool quiet = false;  ///< no write was under way
     bool exact = false;  ///< any later change shows in ctime
     [[nodiscard]] bool same(const Snapshot& other) const;
   };
 
   Result<Settlement> prove(bool frozen, CopyBuffers& buffers, CopyControl& control);
-  Status light_pass(bool durable, CopyBuffers& buffers, CopyControl& control);
+  /** Brings `changed` over without cleaning OLD. */
+  Status light_pass(std::vector<Range> changed, bool durable, CopyBuffers& buffers, CopyControl& control);
   Status make_durable();
   Result<Snapshot> look() const;
   Result<Snapshot> take_snapshot();
-  std::vector<Range> take_dirty();
+  [[nodiscard]] bool wait_for_writes() const;
   /** Without `dirty`: all pages. A length of 0 reaches to the end of the file. */
   Status clean_source(const std::optional<std::vector<Range>>& dirty);
   Status copy_all(uint64_t size, CopyBuffers& buffers, CopyControl& control);
-  /** What differs between the maps, added to `dirty`. False when the maps say too little (see kDirtyLog). */
-  bool add_changed(const std::vector<Extent>& map, const Snapshot& now, std::vector<Range>& dirty);
+  /**
+   * What differs between the maps, added to `dirty`. False when the maps say too little (see kDirtyLog). With `all_told`
+   * each write is known: what was written was brought over since, or is in `dirty`.
+   */
+  bool add_changed(const std::vector<Extent>& map, const Snapshot& now, bool all_told, std::vector<Range>& dirty);
   Result<uint64_t> patch(std::vector<Range> ranges, CopyBuffers& buffers, CopyControl& control);
   Result<uint64_t> patch_all(uint64_t size, CopyBuffers& buffers, CopyControl& control);
   Result<uint64_t> set_size(uint64_t size);
@@ -119,7 +127,7 @@ class LiveCopy {
   const char* loggable_as_ = nullptr;  ///< OLD's file system, where the dirty log is known to work
   bool sync_by_range_ = false;     ///< sync_file_range() cleans every page
   bool cloned_ = false;
-  uint64_t source_inode_ = 0;
+  FileId source_;
 
   bool passed_ = false;
   bool trusts_append_ = false;  ///< since the last full pass, tails were copied on the word that the job only appends
@@ -130,12 +138,7 @@ class LiveCopy {
   uint64_t copied_ = 0;
   uint64_t sync_ns_ = 0;
 
-  std::mutex mutex_;  ///< guards the rest: the log is read by another thread than the one that copies
-  std::vector<Range> dirty_;
-  bool logged_ = false;
-  bool log_tells_direct_ = false;
-  bool log_tells_shape_ = false;
-  bool log_complete_ = false;  ///< every change since the last pass began is in dirty_
+  ChangeNotes notes_;
 };
 
 }  // namespace fdmove

@@ -4,12 +4,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
-#include <linux/ioctl.h>
 #include <linux/limits.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "map_query.h"
 #include "unique_fd.h"
 
 namespace fdmove {
@@ -21,34 +21,12 @@ bool is_wanted_mapping(uint64_t device, std::string_view name, const WalkFilter&
   return is_below_any(name, filter.directories);
 }
 
-/** PROCMAP_QUERY, since Linux 6.11; no header here has it. include/uapi/linux/fs.h */
-struct MapQuery {
-  uint64_t size;
-  uint64_t flags;
-  uint64_t address;
-  uint64_t start;
-  uint64_t end;
-  uint64_t protection;
-  uint64_t page_size;
-  uint64_t offset;
-  uint64_t inode;
-  uint32_t device_major;
-  uint32_t device_minor;
-  uint32_t name_size;
-  uint32_t build_id_size;
-  uint64_t name_address;
-  uint64_t build_id_address;
-};
-static_assert(sizeof(MapQuery) == 104);
-constexpr unsigned long kMapQuery = _IOWR('f', 17, MapQuery);
-constexpr uint64_t kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8, kCoveringOrNext = 16, kFileBacked = 32;
-
 /** The line that maps would have. */
 void append_map_line(const MapQuery& found, std::string_view name, std::string& lines) {
   char head[128];
   int length = snprintf(head, sizeof head, "%lx-%lx %c%c%c%c %08lx %02x:%02x %lu ", found.start, found.end,
-                        found.protection & kReadable ? 'r' : '-', found.protection & kWritable ? 'w' : '-',
-                        found.protection & kExecutable ? 'x' : '-', found.protection & kShared ? 's' : 'p', found.offset,
+                        found.protection & kMapReadable ? 'r' : '-', found.protection & kMapWritable ? 'w' : '-',
+                        found.protection & kMapExecutable ? 'x' : '-', found.protection & kMapShared ? 's' : 'p', found.offset,
                         found.device_major, found.device_minor, found.inode);
   lines.append(head, static_cast<size_t>(length));
   for (char byte : name) {
@@ -69,7 +47,7 @@ int query_maps(int maps, const WalkFilter& filter, std::string& kept) {
   for (;;) {
     MapQuery query{};
     query.size = sizeof query;
-    query.flags = kCoveringOrNext | kFileBacked;
+    query.flags = kMapCoveringOrNext | kMapFileBacked;
     query.address = address;
     auto ask_kernel = [&](bool with_name) {
       query.name_size = with_name ? sizeof name : 0;

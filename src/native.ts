@@ -190,12 +190,17 @@ export type LiveCopy = {
   readonly copied: number
   /** What making NEW durable took the last time, in microseconds. */
   readonly syncUs: number
+  /** OLD's, where changes can be logged. */
+  readonly fileSystem: 'ext4' | 'xfs' | 'btrfs' | null
 }
 
-/** native/dirty_log.h: what is drained goes to the copies that are watched. Throws where tracefs cannot be used. */
+/**
+ * native/dirty_log.h: what is drained goes to the copies that are watched. Throws where tracefs cannot be used. One of
+ * writes is opened, and drained, after the one of folios.
+ */
 export type DirtyLog = {
   watch(copies: readonly LiveCopy[]): void
-  drain(): { readonly events: number; readonly lost: boolean }
+  drain(): { readonly lost: boolean }
   close(): void
 }
 
@@ -230,7 +235,11 @@ export type NativeCopy = {
   /** The data of all these fds is durable after it. Synchronous. */
   syncFiles(fds: readonly number[]): void
   syncFileSystem(fd: number): Promise<void>
-  readonly DirtyLog: new (bufferBytesPerProcessor: number) => DirtyLog
+  /** Of folios, or of writes on one file system. */
+  readonly DirtyLog: new (
+    bufferBytesPerProcessor: number,
+    what: 'folios' | 'ext4' | 'xfs',
+  ) => DirtyLog
   readonly CopyControl: new () => CopyControl
   readonly LiveCopy: new (
     from: number,

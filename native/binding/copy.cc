@@ -14,6 +14,7 @@
 #include "dirty_log.h"
 #include "live_copy.h"
 #include "metadata.h"
+#include "shared_maps.h"
 #include "tree_copy.h"
 
 namespace fdmove::binding {
@@ -90,7 +91,7 @@ CopyBuffers& thread_buffers() {
 
 /**
  * new LiveCopy(from, to, {writers, mappedWritable, mappable, direct, leased, patch}): pass(control, durable, clean) and
- * verify(control) -> Promise, pending() -> bytes, update({...}), copied, syncUs.
+ * verify(control) -> Promise, pending() -> bytes, update({...}), copied, syncUs, fileSystem.
  */
 class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
  public:
@@ -99,7 +100,8 @@ class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
                        {InstanceMethod("pass", &LiveCopyObject::pass), InstanceMethod("verify", &LiveCopyObject::verify), InstanceMethod("pending", &LiveCopyObject::pending),
                         InstanceMethod("update", &LiveCopyObject::update),
                         InstanceAccessor("copied", &LiveCopyObject::copied, nullptr),
-                        InstanceAccessor("syncUs", &LiveCopyObject::sync_us, nullptr)});
+                        InstanceAccessor("syncUs", &LiveCopyObject::sync_us, nullptr),
+                        InstanceAccessor("fileSystem", &LiveCopyObject::file_system, nullptr)});
   }
   explicit LiveCopyObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
     auto given = info[2].As<Napi::Object>();
@@ -146,13 +148,21 @@ class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
   }
   Napi::Value copied(const Napi::CallbackInfo& info) { return number(info.Env(), copy_->copied()); }
   Napi::Value sync_us(const Napi::CallbackInfo& info) { return number(info.Env(), copy_->sync_us()); }
+  Napi::Value file_system(const Napi::CallbackInfo& info) {
+    const char* name = copy_->loggable_as();
+    return name == nullptr ? info.Env().Null() : Napi::String::New(info.Env(), name);
+  }
 
   std::unique_ptr<LiveCopy> copy_;
 };
 
+/** A process may have its memory map locked while a server does not answer. */
+constexpr int kMapsPatienceMs = 2000;
+
 /**
- * new DirtyLog(bufferBytes): watch([LiveCopy...]), drain() -> {events, lost}, close(). What is drained goes to the
- * copies that are watched.
+ * new DirtyLog(bufferBytes, 'folios' | 'ext4' | 'xfs'): watch([LiveCopy...]), drain() -> {lost}, close(). What is drained goes to
+ * the copies that are watched. With the name of a file system it is the log of writes there, and watches those copies of
+ * which that can tell all; to be opened after the log of folios, and drained after it.
  */
 class DirtyLogObject : public Napi::ObjectWrap<DirtyLogObject> {
  public:
@@ -162,7 +172,9 @@ class DirtyLogObject : public Napi::ObjectWrap<DirtyLogObject> {
                         InstanceMethod("close", &DirtyLogObject::close)});
   }
   explicit DirtyLogObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {
-    auto log = DirtyLog::open(to_u64(info[0]));
+    std::string what = info[1].ToString().Utf8Value();
+    if (what != "folios") file_system_ = what;
+    auto log = DirtyLog::open(to_u64(info[0]), writes() ? Grain::kWrites : Grain::kFolios, file_system_);
     if (log.ok())
       log_ = log.take();
     else
@@ -170,48 +182,74 @@ class DirtyLogObject : public Napi::ObjectWrap<DirtyLogObject> {
   }
 
  private:
+  bool writes() const { return !file_system_.empty(); }
+
   Napi::Value watch(const Napi::CallbackInfo& info) {
     auto list = info[0].As<Napi::Array>();
-    std::vector<uint64_t> inodes;
+    std::vector<LiveCopy*> copies;
+    std::vector<FileId> files;
     for (uint32_t i = 0; i < list.Length(); ++i) {
       auto object = list.Get(i).As<Napi::Object>();
       LiveCopy& copy = LiveCopyObject::Unwrap(object)->copy();
+      if (writes() && file_system_ != (copy.loggable_as() ? copy.loggable_as() : "")) continue;
       references_.push_back(Napi::Persistent(object));
-      copies_.emplace(copy.source_inode(), &copy);
-      inodes.push_back(copy.source_inode());
+      copies_.emplace(copy.source().inode, &copy);
+      copies.push_back(&copy);
+      files.push_back(copy.source());
     }
-    auto status = log_->watch(inodes);
+    if (files.empty()) return info.Env().Undefined();
+    auto status = log_->watch(files);
     if (!status.ok()) return throw_failure(info.Env(), status.failure());
-    for (auto& [inode, copy] : copies_) copy->attach_log(*log_);
+    if (!writes()) {
+      for (LiveCopy* copy : copies) copy->attach_log(*log_);
+      return info.Env().Undefined();
+    }
+    std::vector<bool> mapped(files.size());
+    if (file_system_ == "ext4") {
+      // Faults are told from here on; of a map that is there already, stores may come without any.
+      auto walked = mapped_shared(files, kMapsPatienceMs);
+      if (!walked.ok()) return throw_failure(info.Env(), walked.failure());
+      mapped = walked.take();
+    }
+    for (size_t i = 0; i < copies.size(); ++i)
+      if (!mapped[i]) copies[i]->attach_write_log();
     return info.Env().Undefined();
   }
+
+  void note(ChangeNotes& notes, Change change, Range range) const {
+    switch (change) {
+      case Change::kContent:
+        return writes() ? notes.note_written(range) : notes.note_dirty(range);
+      case Change::kShape:
+        return writes() ? notes.note_untold() : notes.note_lost();
+      case Change::kMapped:
+        return notes.note_mapped();
+    }
+  }
+
   Napi::Value drain(const Napi::CallbackInfo& info) {
     if (!log_) return info.Env().Undefined();
     auto drained = log_->drain([this](uint64_t inode, Change change, Range range) {
       auto [begin, end] = copies_.equal_range(inode);
-      for (auto it = begin; it != end; ++it) {
-        if (change == Change::kContent)
-          it->second->note_dirty(range);
-        else
-          it->second->note_lost();
-      }
+      for (auto it = begin; it != end; ++it) note(it->second->notes(), change, range);
     });
     // A log that cannot be read has lost what was in it.
-    if (!drained.ok() || drained->lost)
-      for (auto& [inode, copy] : copies_) copy->note_lost();
+    bool lost = !drained.ok() || drained->lost;
+    if (lost)
+      for (auto& [inode, copy] : copies_) note(copy->notes(), Change::kShape, {});
     auto result = Napi::Object::New(info.Env());
-    result.Set("events", number(info.Env(), drained.ok() ? drained->events : 0));
-    result.Set("lost", Napi::Boolean::New(info.Env(), !drained.ok() || drained->lost));
+    result.Set("lost", Napi::Boolean::New(info.Env(), lost));
     return result;
   }
   Napi::Value close(const Napi::CallbackInfo& info) {
-    for (auto& [inode, copy] : copies_) copy->detach_log();
+    for (auto& [inode, copy] : copies_) writes() ? copy->notes().detach_writes() : copy->notes().detach();
     copies_.clear();
     references_.clear();
     log_.reset();
     return info.Env().Undefined();
   }
 
+  std::string file_system_;  ///< of a log of writes
   std::unique_ptr<DirtyLog> log_;
   std::unordered_multimap<uint64_t, LiveCopy*> copies_;
   std::vector<Napi::ObjectReference> references_;

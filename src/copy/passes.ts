@@ -32,9 +32,15 @@ export type Passes = {
 /** Copied at the same time: one reads while the other waits for its device. */
 const parallelCopies = 2
 const mostPasses = 12
-/** Passes that copy without cleaning OLD: each leaves less to write, until it is this little. */
-const mostLightPasses = 6
+/**
+ * Passes that copy without cleaning OLD: each leaves what was written while it made NEW durable, and that the pause will
+ * have to. They go on until it is this little, or for so long without a better one; the freeze follows a good one.
+ */
 const lightEnough = 512 << 10
+const mostLightMs = 3000
+const lightPassesInVain = 3
+const lightlyBetter = 0.9
+const asGoodAsTheBest = 1.25
 /** What a pass has to save for one more to be worth it. */
 const worthwhileShrink = 0.7
 /** Reading and comparing both files while the job stands still, in bytes a microsecond. Modest on purpose. */
@@ -106,17 +112,21 @@ export function createPasses(options: {
 
   /** Passes that bring NEW as near as they can without waiting for OLD's device. */
   async function lighten(): Promise<void> {
-    let before = Number.POSITIVE_INFINITY
-    for (let round = 0; round < mostLightPasses; round++) {
+    const deadline = performance.now() + mostLightMs
+    let least = Number.POSITIVE_INFINITY
+    let inVain = 0
+    do {
       const { items } = unsettled()
       if (items.length === 0) return
       const copied = () => items.reduce((sum, { copy }) => sum + copy.copied, 0)
       const begin = copied()
       await run(items, false)
       const patched = copied() - begin
-      if (patched < lightEnough || patched > before * worthwhileShrink) return
-      before = patched
-    }
+      if (patched < lightEnough) return
+      inVain = patched < least * lightlyBetter ? 0 : inVain + 1
+      least = Math.min(least, patched)
+      if (inVain >= lightPassesInVain && patched < least * asGoodAsTheBest) return
+    } while (performance.now() < deadline)
   }
 
   return {

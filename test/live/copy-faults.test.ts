@@ -95,7 +95,7 @@ test('a dirty log that overran is noticed, and everything is compared', async ({
   cleanup.add('processes', () => [from, to].forEach(closeSync))
   const now = { writers: 'any', mappedWritable: true, mappable: true, direct: false } as const
   const copy = new native.LiveCopy(from, to, { ...now, leased: false, patch: true })
-  const log = new native.DirtyLog(1)
+  const log = new native.DirtyLog(1, 'folios')
   cleanup.add('processes', () => log.close())
   log.watch([copy])
   await copy.pass(new native.CopyControl(), true, true)

@@ -2,8 +2,8 @@
 /*
  * random-writer FILE SEED KINDS MICROSECONDS: changes FILE for ever, in random ways and places, resting up to
  * MICROSECONDS after each change. KINDS: w pwrite, a append, t truncate, h punch a hole, z zero a range, c collapse a
- * range, i insert one, x copy_file_range within the file, m store through a shared map, d write past the page cache,
- * s fsync.
+ * range, i insert one, x copy_file_range within the file, m store through a shared map, M map a part for one store, d write
+ * past the page cache, s fsync.
  */
 #include "target.h"
 
@@ -97,6 +97,14 @@ int main(int argc, char **argv) {
         if (at + (off_t)length > (off_t)size) length = (size_t)((off_t)size - at);
         memcpy(map + at, bytes, length);
         break;
+      case 'M': {
+        char *part = mmap(NULL, kBlock, PROT_READ | PROT_WRITE, MAP_SHARED, fd, block);
+        CHECK(part != MAP_FAILED);
+        size_t within = below(kBlock);
+        memcpy(part + within, bytes, length < kBlock - within ? length : kBlock - within);
+        munmap(part, kBlock);
+        break;
+      }
       case 'd':
         pwrite(direct, bytes, (size_t)kBlock * (1 + below(8)), block);
         break;
