@@ -33,14 +33,16 @@ export type Passes = {
 const parallelCopies = 2
 const mostPasses = 12
 /**
- * Passes that copy without cleaning OLD: each leaves what was written while it made NEW durable, and that the pause will
- * have to. They go on until it is this little, or for so long without a better one; the freeze follows a good one.
+ * Passes that copy without cleaning OLD: each leaves what was written while it made NEW durable, and the pause will be as
+ * long as such a pass. They go on until it is short, or no longer gets shorter; the freeze follows a good one. Devices have
+ * bad moments, of seconds: where it would be long, a better one is waited for.
  */
-const lightEnough = 512 << 10
-const mostLightMs = 3000
+const shortUs = 5000
+const bearableUs = 20_000
 const lightPassesInVain = 3
 const lightlyBetter = 0.9
 const asGoodAsTheBest = 1.25
+const patienceMs = 10_000
 /** What a pass has to save for one more to be worth it. */
 const worthwhileShrink = 0.7
 /** Reading and comparing both files while the job stands still, in bytes a microsecond. Modest on purpose. */
@@ -112,21 +114,25 @@ export function createPasses(options: {
 
   /** Passes that bring NEW as near as they can without waiting for OLD's device. */
   async function lighten(): Promise<void> {
-    const deadline = performance.now() + mostLightMs
+    const deadline = performance.now() + patienceMs
     let least = Number.POSITIVE_INFINITY
     let inVain = 0
-    do {
+    for (;;) {
       const { items } = unsettled()
       if (items.length === 0) return
       const copied = () => items.reduce((sum, { copy }) => sum + copy.copied, 0)
       const begin = copied()
       await run(items, false)
-      const patched = copied() - begin
-      if (patched < lightEnough) return
-      inVain = patched < least * lightlyBetter ? 0 : inVain + 1
-      least = Math.min(least, patched)
-      if (inVain >= lightPassesInVain && patched < least * asGoodAsTheBest) return
-    } while (performance.now() < deadline)
+      const syncUs = Math.max(...items.map(({ copy }) => copy.syncUs))
+      const us = (copied() - begin) / settleSpeed + syncUs
+      if (us < shortUs) return
+      inVain = us < least * lightlyBetter ? 0 : inVain + 1
+      least = Math.min(least, us)
+      const good = us < least * asGoodAsTheBest
+      if (inVain >= lightPassesInVain && good && us < bearableUs) return
+      const late = performance.now() - deadline
+      if (late > patienceMs / 2 || (late > 0 && good)) return
+    }
   }
 
   return {
