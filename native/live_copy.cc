@@ -64,6 +64,10 @@ LiveCopy::LiveCopy(const LiveCopyOptions& options) : options_(options) {
     // btrfs compresses behind the back of sync_file_range().
     sync_by_range_ = fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC;
   }
+  // Without a page cache no folio gets dirty, and nothing is told.
+  struct statx attributes;
+  if (statx(options.from, "", AT_EMPTY_PATH, STATX_TYPE, &attributes) == 0 && (attributes.stx_attributes & STATX_ATTR_DAX) != 0)
+    loggable_as_ = nullptr;
   // The job's working set shall not make room for what is read once. Never DONTNEED: these may be the job's own pages.
   if (!options.leased) posix_fadvise(options.from, 0, 0, POSIX_FADV_NOREUSE);
   struct stat status;

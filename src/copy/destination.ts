@@ -12,7 +12,7 @@ import { copyFailure } from './failure.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace, place } from './placing.js'
 import { join, keyOf, relativeTo } from './relative-path.js'
-import { discard, keep, publishName, type StagedInode, unpublishName } from './staged-inode.js'
+import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
 import { type HeldItems, openTree, type Tree } from './tree.js'
 
 /** As native/live_copy.h numbers them. */
@@ -276,10 +276,28 @@ export function openDestination(options: DestinationOptions): Destination {
     }
   }
 
-  /** Names of one item become exactly `names`. */
-  function setNames(item: Item, names: readonly Buffer[]): Item {
+  /** What the job has by this name now is another inode than when it was copied: that one gives the name up. */
+  function takeName(path: Buffer, key: string): void {
+    for (const [other, item] of items) {
+      const { kind, names } = item.staged.source
+      if (other === key || kind === 'directory' || !names.some((name) => name.equals(path))) continue
+      const { staged } = item
+      const [only, another] = staged.published
+      if (only?.path.equals(path) && another === undefined && staged.staging === null) setAside(staged, only)
+      setNames(
+        item,
+        names.filter((name) => !name.equals(path)),
+        'for now',
+      )
+    }
+  }
+
+  /** Names of one item become exactly `names`; `for now` when it may get others yet. */
+  function setNames(item: Item, names: readonly Buffer[], lasting: 'for good' | 'for now' = 'for good'): Item {
     const { staged } = item
     const source = withTreeNames({ ...staged.source, names })
+    const before = staged.source.names
+    for (const path of names) if (!before.some((name) => name.equals(path))) takeName(path, source.key)
     const paths = source.names.map((path) => join(options.to, path))
     const renamed: Item = {
       ...item,
@@ -292,6 +310,7 @@ export function openDestination(options: DestinationOptions): Destination {
     tree?.yield(source.key, source.names)
     if (published) publishNames(renamed)
     for (const name of stale) unpublishName(renamed.staged, name)
+    if (published && lasting === 'for good') dropStaging(renamed.staged)
     directories.sync()
     return renamed
   }
@@ -344,6 +363,7 @@ export function openDestination(options: DestinationOptions): Destination {
       const known = items.get(source.key)
       if (known !== undefined) return known.result
       tree?.yield(source.key, source.names)
+      for (const path of source.names) takeName(path, source.key)
       const item = add(source)
       settleItems([item], deadlineUs, 'running')
       sealItems([item], true, false)

@@ -23,10 +23,13 @@ function isErrorCode(code: string): code is ErrorCode {
 export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError {
   if (cause instanceof FdmoveError) return cause
   const { code = '', message } = cause as NodeJS.ErrnoException
-  const text = `${what.toString()}: ${message}`
+  const text = `${what.toString()}: ${message}${code === 'EMFILE' ? `; ${moreFiles}` : ''}`
   if (isErrorCode(code)) return new FdmoveError(code, text, { cause })
   return new FdmoveError(codes[code] ?? 'ERR_FDMOVE_COPY', text, { cause })
 }
+
+/** What to do about EMFILE of fdmove's own. */
+export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
 
 export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
   return codes.includes((error as NodeJS.ErrnoException).code ?? '')

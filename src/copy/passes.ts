@@ -42,7 +42,7 @@ const bearableUs = 20_000
 const lightPassesInVain = 3
 const lightlyBetter = 0.9
 const asGoodAsTheBest = 1.25
-const patienceMs = 10_000
+const patienceMs = 5000
 /** What a pass has to save for one more to be worth it. */
 const worthwhileShrink = 0.7
 /** Reading and comparing both files while the job stands still, in bytes a microsecond. Modest on purpose. */
@@ -112,8 +112,8 @@ export function createPasses(options: {
   /** Comparing what is left is a small part of the budget, and would be no long pause in any case. */
   const fits = (bytes: number) => bytes / settleSpeed < Math.min(options.budgetUs / 4, wantedUs)
 
-  /** Passes that bring NEW as near as they can without waiting for OLD's device. */
-  async function lighten(): Promise<void> {
+  /** Passes that bring NEW as near as they can without waiting for OLD's device. Longer than `bearable` is waited for. */
+  async function lighten(bearable: number): Promise<void> {
     const deadline = performance.now() + patienceMs
     let least = Number.POSITIVE_INFINITY
     let inVain = 0
@@ -129,7 +129,7 @@ export function createPasses(options: {
       inVain = us < least * lightlyBetter ? 0 : inVain + 1
       least = Math.min(least, us)
       const good = us < least * asGoodAsTheBest
-      if (inVain >= lightPassesInVain && good && us < bearableUs) return
+      if (inVain >= lightPassesInVain && good && us < bearable) return
       const late = performance.now() - deadline
       if (late > patienceMs / 2 || (late > 0 && good)) return
     }
@@ -146,7 +146,8 @@ export function createPasses(options: {
         before = left.bytes
         await run(left.items)
       }
-      await lighten()
+      // More passes will follow, right before the freeze: here it is asked only whether it could come to that.
+      await lighten(Math.max(bearableUs, options.budgetUs / 2))
     },
 
     verify: () => forEach([...options.all()], (copy) => copy.verify(control)),
@@ -154,7 +155,7 @@ export function createPasses(options: {
     async refresh() {
       const { items, bytes } = unsettled()
       if (!fits(bytes)) await run(items)
-      await lighten()
+      await lighten(bearableUs)
     },
 
     estimate() {

@@ -198,6 +198,23 @@ export function unpublishName(staged: StagedInode, published: PublishedName): vo
   staged.published.splice(staged.published.indexOf(published), 1)
 }
 
+/** Takes a name back like unpublishName(), but the inode keeps one that nobody looks for: without any it could get none again. */
+export function setAside(staged: StagedInode, published: PublishedName): void {
+  const { directory, path, saved } = published
+  const name = saved?.name ?? stagingName()
+  native.renameAt(directory.fd, nameOf(path), directory.fd, name, saved === null ? 'noreplace' : 'exchange')
+  staged.staging = { directory, name }
+  staged.published.splice(staged.published.indexOf(published), 1)
+}
+
+/** The name that nobody looks for goes. */
+export function dropStaging(staged: StagedInode): void {
+  const { staging } = staged
+  if (staging === null) return
+  native.unlinkAt(staging.directory.fd, staging.name, staged.source.kind === 'directory')
+  staged.staging = null
+}
+
 /** Every trace of the inode goes; the text of what could not be undone. */
 export function discard(staged: StagedInode): readonly string[] {
   const left: string[] = []
@@ -212,11 +229,7 @@ export function discard(staged: StagedInode): readonly string[] {
     if (staged.source.kind === 'file' || staged.source.kind === 'directory') native.clearForbiddingFlags(staged.fd)
     for (const published of [...staged.published].reverse())
       attempt(keyOf(published.path), () => unpublishName(staged, published))
-    const { staging } = staged
-    if (staging !== null)
-      attempt(staging.name, () =>
-        native.unlinkAt(staging.directory.fd, staging.name, staged.source.kind === 'directory'),
-      )
+    if (staged.staging !== null) attempt(staged.staging.name, () => dropStaging(staged))
   }
   closeStaged(staged)
   return left
@@ -224,6 +237,7 @@ export function discard(staged: StagedInode): readonly string[] {
 
 /** The replaced files go for good. */
 export function keep(staged: StagedInode): void {
+  dropStaging(staged)
   for (const { directory, saved } of staged.published) {
     if (saved === null) continue
     const now = native.inodeAt(directory.fd, saved.name)

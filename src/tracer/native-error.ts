@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { moreFiles } from '../copy/failure.js'
 import { type ErrorCode, errorKinds, FdmoveError } from '../errors.js'
 
 type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly side?: string }
@@ -6,7 +7,7 @@ type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly sid
 /** An error of the addon or of node:fs as one of ours; an FdmoveError stays what it is. */
 export function toFdmoveError(error: unknown): FdmoveError {
   if (error instanceof FdmoveError) return error
-  const { code, message, syscall, tid } = error as NativeError
+  const { code, message, syscall, tid, side } = error as NativeError
   const options = tid ? { pid: tid, cause: error } : { cause: error }
   if (code !== undefined && code in errorKinds) return new FdmoveError(code as ErrorCode, message, options)
   if (syscall === 'PTRACE_SEIZE' && code === 'EPERM')
@@ -17,6 +18,8 @@ export function toFdmoveError(error: unknown): FdmoveError {
     )
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new FdmoveError('ERR_FDMOVE_NO_SPACE', `there is no space left at NEW: ${message}`, options)
+  if (code === 'EMFILE' && side !== 'job')
+    return new FdmoveError('ERR_FDMOVE_COPY', `${message}; ${moreFiles}; nothing was moved`, options)
   if (code === 'ETIMEDOUT') return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', `${message}; nothing was moved`, options)
   return new FdmoveError(code === undefined ? 'ERR_FDMOVE_INTERNAL' : 'ERR_FDMOVE_INJECT', message, options)
 }

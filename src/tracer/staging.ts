@@ -9,7 +9,7 @@ import { native } from '../native.js'
 import type { JobPlan, NeededInode } from '../plan/job-plan.js'
 
 /** How often a job is looked at again that gave something up between two looks. */
-const mostLooks = 5
+const mostLooks = 20
 
 /** Everything of OLD that a plan needs, opened here; `opened` gets the fds. ERR_FDMOVE_CHANGED as of openHeld(). */
 export function openSources(plan: JobPlan, opened: Map<string, number>): CopySource[] {

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, readlinkSync, statSync, symlinkSync, unlinkSyn
 import { basename, dirname } from 'node:path'
 import { execa } from 'execa'
 import { startCommand } from '../helpers/command.js'
+import { findProgram } from '../helpers/find-program.js'
 import { holdState, move, tryMove } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
 import { encodeArgument } from '../helpers/target.js'
@@ -152,3 +153,64 @@ test('OLD is a symbolic link that is gone by the time of the switch: nothing is 
   expect(await target.send('write 10 x')).toBe('1')
   expect(statSync(link).size).toBe(1)
 })
+
+/** Replaces a file by another of its name again and again, with each open until the next one is there. */
+const replacing = `
+import os, sys, time
+n, held = 0, None
+print('ready', flush=True)
+while not os.path.exists('stop'):
+    fresh = open('state.new', 'w')
+    fresh.write(str(n))
+    fresh.flush()
+    os.rename('state.new', 'state')
+    held = fresh
+    n += 1
+    time.sleep(float(sys.argv[1]))
+held.write(' end')
+held.flush()
+assert open('state').read() == str(n - 1) + ' end'
+`
+
+/** Two open files change their names with each other all the time. */
+const swapping = `
+import os, sys, time
+files = [open(name, 'w') for name in 'ab']
+print('ready', flush=True)
+names = ['a', 'b']
+while not os.path.exists('stop'):
+    os.rename('a', 'c')
+    os.rename('b', 'a')
+    os.rename('c', 'b')
+    names.reverse()
+    time.sleep(float(sys.argv[1]))
+for file, name in zip(files, names):
+    file.write('this was ' + name)
+    file.flush()
+    assert open(name).read() == 'this was ' + name
+`
+
+test.for([
+  ['replaces its file by another of the same name', replacing],
+  ['lets two files change their names', swapping],
+] as const)(
+  'a job that %s all the time is moved, and each name leads to the right one',
+  async ([, program], { dirs, spawnProgram }) => {
+    for (const [round, pause] of [0.02, 0.005, 0.001, 0.0005].entries()) {
+      const places = { old: `${dirs.old}/${round}`, new: `${dirs.new}/${round}` }
+      mkdirSync(places.old)
+      mkdirSync(places.new)
+      const job = await spawnProgram([findProgram('python3')!, '-c', program, pause], { cwd: places.old })
+      expect(await job.nextLine()).toBe('ready')
+      for (const [from, to] of [
+        [places.old, places.new],
+        [places.new, places.old],
+      ] as const) {
+        const moved = await tryMove(job.pid, { old: from, new: to }, ['--max-pause', '2s', '--overwrite'])
+        expect(moved.exitCode, moved.stderr).toBe(0)
+      }
+      writeFileSync(`${places.old}/stop`, '')
+      expect(await job.ended(), job.stderr()).toEqual({ exitCode: 0 })
+    }
+  },
+)
