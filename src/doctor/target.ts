@@ -2,6 +2,7 @@
 // What stands between this user and one process.
 import { closeSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
+import { frozenCgroup } from '../job/frozen-cgroup.js'
 import { native } from '../native.js'
 import { isKernelThread, isZombie, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { has, ownStatus } from './capabilities.js'
@@ -148,6 +149,8 @@ function wordSize(pid: number): Check {
 
 function stopping(pid: number, status: ProcStatus): Check {
   const name = 'stop'
+  const cgroup = frozenCgroup(pid)
+  if (cgroup !== undefined) return fails(name, `its cgroup ${cgroup.toString()} is frozen`, 'thaw it first')
   if (status.state !== 'D') return fine(name, 'it can be stopped')
   const where = readOrEmpty(`/proc/${pid}/wchan`).toString() || 'the kernel'
   return worse(name, `it sleeps uninterruptibly in ${where} just now`, 'a move waits for it at most --stop-timeout')

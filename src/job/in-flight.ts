@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // What the kernel is doing for a job just now and that no plan can see in its tables: a thread that waits in the open of
-// a FIFO, asynchronous input and output, a server of OLD itself. Looked for before anything is touched.
+// a FIFO, asynchronous input and output, a server of OLD itself, a cgroup that is frozen. Looked for before anything is touched.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
+import { frozenCgroup } from './frozen-cgroup.js'
 import { gone } from './gone.js'
 import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
 import { below, type Storage } from './storage.js'
@@ -12,7 +13,7 @@ import { below, type Storage } from './storage.js'
 export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
   const atRest = snapshot.processes.flatMap(({ pid }) => {
     try {
-      return [...waitingOpens(from, pid), ...servedByItself(from, pid)]
+      return [...waitingOpens(from, pid), ...servedByItself(from, pid), ...frozen(pid)]
     } catch (error) {
       return gone(error) ?? []
     }
@@ -122,4 +123,12 @@ function servedByItself(from: Storage, pid: number): Obstacle[] {
       why: 'may be the server of OLD itself, which must run for the copy',
     },
   ]
+}
+
+/** Threads in a frozen cgroup stop, and run no call of ours. */
+function frozen(pid: number): Obstacle[] {
+  const cgroup = frozenCgroup(pid)
+  if (cgroup === undefined) return []
+  const why = 'is frozen (docker pause, systemctl freeze): nothing can be done in its processes until it is thawed'
+  return [{ pid, kind: 'cgroup', what: cgroup.toString(), why }]
 }

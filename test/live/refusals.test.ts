@@ -14,9 +14,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { execa } from 'execa'
+import { makeCgroup } from '../helpers/cgroup.js'
 import { startCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
-import { expectRefused, type HoldState, heldBelow, holdState, tryMove, withoutIdentity } from '../helpers/move.js'
+import { expectRefused, type HoldState, heldBelow, holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
 import { commandPath } from '../helpers/root.js'
 import { need, need32Bit } from '../helpers/skip.js'
@@ -379,6 +380,25 @@ test('a vfork parent that cannot be stopped is named with what it waits in, and 
   expect(await target.send('let go')).toBe('ok')
   expect(procState(target.pid).tracerPid).toBe(0)
   expect(readdirSync(dirs.new)).toEqual([])
+})
+
+test('a process in a frozen cgroup is refused, the cgroup is named, and thawed it is moved', async ({
+  dirs,
+  spawnTarget,
+  cleanup,
+}) => {
+  const cgroup = await makeCgroup(cleanup)
+  writeFileSync(`${dirs.old}/file`, 'x')
+  const target = await spawnTarget('hold', `open rw ${dirs.old}/file 7`)
+  const before = await holdState(target)
+  await cgroup.freeze(target.pid)
+  const result = await tryMove(target.pid, dirs)
+  cgroup.thaw()
+  expectRefused(result, 'ERR_FDMOVE_HOLD')
+  expect(result.json.error.message).toMatch(/cgroup .*fdmove-test.* is frozen .*until it is thawed/)
+  expect(await holdState(target)).toEqual(before)
+  expect(readdirSync(dirs.new)).toEqual([])
+  await move(target.pid, dirs)
 })
 
 test('over the budget of --max-pause nothing is switched', async ({ dirs, spawnTarget }) => {

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// A cgroup that is frozen: its threads can be stopped, but run none of our calls until it is thawed. Kernel documentation:
+// admin-guide/cgroup-v2.rst (cgroup.freeze), admin-guide/cgroup-v1/freezer-subsystem.rst.
+import { readFileSync } from 'node:fs'
+import { parseMountinfo } from '../proc/index.js'
+import { below } from './storage.js'
+
+/** Where a process is in one hierarchy: a line of /proc/PID/cgroup. */
+export type CgroupMember = { readonly controllers: readonly string[]; readonly path: Buffer }
+
+/** The lines of /proc/PID/cgroup, cgroups(7); the one of version 2 has no controllers. */
+export function parseCgroups(text: Buffer): CgroupMember[] {
+  return text
+    .toString('latin1')
+    .split('\n')
+    .flatMap((line) => {
+      const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? []
+      if (controllers === undefined || path === undefined) return []
+      return [{ controllers: controllers.split(',').filter(Boolean), path: Buffer.from(path, 'latin1') }]
+    })
+}
+
+/** The directory of the frozen cgroup that a process is in; undefined where it is in none, or that cannot be seen. */
+export function frozenCgroup(pid: number): Buffer | undefined {
+  try {
+    const members = parseCgroups(readFileSync(`/proc/${pid}/cgroup`))
+    const mounts = parseMountinfo(readFileSync('/proc/self/mountinfo'))
+    for (const { type, root, mountPoint, superOptions } of mounts) {
+      const freezes = type === 'cgroup' && superOptions.toString('latin1').split(',').includes('freezer')
+      if (type !== 'cgroup2' && !freezes) continue
+      const member = members.find(({ controllers }) =>
+        freezes ? controllers.includes('freezer') : !controllers.length,
+      )
+      const inner = member && below(root, member.path)
+      if (inner === undefined) continue
+      const directory = Buffer.concat([mountPoint, Buffer.from('/'), inner])
+      if (isFrozen(directory, freezes)) return directory
+    }
+  } catch {
+    // Not to know is no obstacle: what cannot be stopped or run is told when it is tried.
+  }
+  return undefined
+}
+
+function isFrozen(directory: Buffer, firstVersion: boolean): boolean {
+  const read = (name: string) => {
+    try {
+      return readFileSync(Buffer.concat([directory, Buffer.from(`/${name}`)]), 'latin1')
+    } catch {
+      return '' // the root of a hierarchy has none, and cannot be frozen
+    }
+  }
+  return firstVersion ? /^FR(OZEN|EEZING)/.test(read('freezer.state')) : /^frozen 1$/m.test(read('cgroup.events'))
+}

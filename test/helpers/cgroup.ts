@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { execa } from 'execa'
+import type { Cleanup } from './cleanup.js'
+import { until } from './deadline.js'
+import { freshDirectory } from './storage.js'
+
+/** A cgroup of version 2, made for a test. */
+export type TestCgroup = {
+  /** Takes a process in and freezes it with all others there. */
+  readonly freeze: (pid: number) => Promise<void>
+  readonly thaw: () => void
+}
+
+/** Errors: this kernel or container lets nobody mount cgroup2 or make a cgroup. */
+export async function makeCgroup(cleanup: Cleanup): Promise<TestCgroup> {
+  const mountPoint = await freshDirectory(cleanup)
+  await execa('mount', ['-t', 'cgroup2', 'none', mountPoint])
+  cleanup.add('mounts', () => execa('umount', [mountPoint]))
+  const directory = `${mountPoint}/fdmove-test-${process.pid}`
+  mkdirSync(directory)
+  // Its processes have ended by then, or not been collected yet: that takes a moment.
+  cleanup.add('mounts', () => until('an empty cgroup', () => isRemoved(directory)))
+  const events = () => readFileSync(`${directory}/cgroup.events`, 'latin1')
+  return {
+    thaw: () => writeFileSync(`${directory}/cgroup.freeze`, '0'),
+    async freeze(pid) {
+      writeFileSync(`${directory}/cgroup.procs`, String(pid))
+      writeFileSync(`${directory}/cgroup.freeze`, '1')
+      await until('a frozen cgroup', () => events().includes('frozen 1'))
+    },
+  }
+}
+
+function isRemoved(directory: string): boolean {
+  try {
+    rmdirSync(directory)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
+    return false
+  }
+}
