@@ -5,10 +5,9 @@ import { release } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { startGdb } from '../engines/gdb-process.js'
 import { registerProblem } from '../engines/gdb-trial.js'
+import { yamaScope } from '../job/permission.js'
 import { native } from '../native.js'
-import type { ProcStatus } from '../proc/index.js'
-import { parseMountinfo } from '../proc/index.js'
-import { type Capability, has, ownStatus } from './capabilities.js'
+import { type Capability, has, ownStatus, type ProcStatus, parseMountinfo } from '../proc/index.js'
 import { type Check, fails, fine, worse } from './diagnosis.js'
 
 const patienceMs = 2000
@@ -64,14 +63,6 @@ function ptraceAdvice(): string {
   if (ownStatus().seccomp === 2)
     return 'a seccomp filter on fdmove itself may forbid it: in a container, add --cap-add SYS_PTRACE'
   return 'a security module may forbid it: look at deny_ptrace (SELinux) or the AppArmor profile of this shell'
-}
-
-export function yamaScope(): number | undefined {
-  try {
-    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 /** Documentation/admin-guide/LSM/Yama.rst */

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 // What stands between this user and one process.
-import { closeSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { frozenCgroup } from '../job/frozen-cgroup.js'
-import { native } from '../native.js'
-import { isKernelThread, isZombie, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
-import { has, ownStatus } from './capabilities.js'
+import { tracingObstruction } from '../job/permission.js'
+import { has, isKernelThread, isZombie, ownStatus, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { type Check, fails, fine, worse } from './diagnosis.js'
-import { yamaScope } from './host.js'
 
 /** Errors: ERR_FDMOVE_NO_SUCH_PROCESS. */
 export function targetChecks(pid: number): Check[] {
@@ -46,81 +44,13 @@ function tracer(status: ProcStatus): Check {
   )
 }
 
-/**
- * The kernel is asked without touching the process: pidfd_getfd checks what ptrace would (PTRACE_MODE_ATTACH_REALCREDS)
- * before it looks at the fd, and there is no fd -1.
- */
 function permission(pid: number, status: ProcStatus): Check {
   const name = 'permission'
-  let pidfd: number | undefined
   try {
-    pidfd = native.pidfdOpen(pid)
-    closeSync(native.pidfdGetfd(pidfd, -1))
+    const obstruction = tracingObstruction(pid, status)
+    return obstruction === undefined ? fine(name, 'it may be traced') : fails(name, obstruction.why, obstruction.advice)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EBADF') return fine(name, 'it may be traced')
-    if (code === 'ESRCH') throw gone(pid)
-    if (code !== 'EPERM') return fails(name, (error as Error).message, 'see the kernel feature above')
-    return explainRefusal(pid, status)
-  } finally {
-    if (pidfd !== undefined) closeSync(pidfd)
-  }
-  return fine(name, 'it may be traced')
-}
-
-/** Why ptrace is refused, in the order in which the kernel asks: __ptrace_may_access() in kernel/ptrace.c. */
-function explainRefusal(pid: number, status: ProcStatus): Check {
-  const name = 'permission'
-  const own = ownStatus()
-  const capable = has(own, 'CAP_SYS_PTRACE')
-  const otherUserNamespace = namespaceOf(pid, 'user') !== namespaceOf('self', 'user')
-  if (capable && otherUserNamespace)
-    return fails(
-      name,
-      'it is in a user namespace over which this CAP_SYS_PTRACE has no power',
-      'run fdmove in a parent of that namespace',
-    )
-  if (capable) return fails(name, 'a security module forbids it', 'look at its SELinux, AppArmor or Smack rules')
-  const { real, effective, saved } = status.uid
-  if ([real, effective, saved].some((uid) => uid !== own.uid.real))
-    return fails(name, `it runs as uid ${effective}, fdmove as uid ${own.uid.real}`, 'run fdmove as root')
-  const group = [status.gid.real, status.gid.effective, status.gid.saved]
-  if (group.some((gid) => gid !== own.gid.real))
-    return fails(name, `it runs as gid ${status.gid.effective}, fdmove as gid ${own.gid.real}`, 'run fdmove as root')
-  if (!isDumpable(pid, status))
-    return fails(
-      name,
-      'it is not dumpable (PR_SET_DUMPABLE, or its program is set-user-id or unreadable)',
-      'run fdmove as root',
-    )
-  if ((status.capPermitted & ~own.capPermitted) !== 0n)
-    return fails(name, 'it has capabilities that fdmove has not', 'run fdmove as root')
-  const scope = yamaScope() ?? 0
-  if (scope > 0)
-    return fails(
-      name,
-      `Yama forbids it: kernel.yama.ptrace_scope is ${scope}`,
-      scope >= 3
-        ? 'that cannot be changed without a reboot'
-        : 'run fdmove as root, or: sysctl kernel.yama.ptrace_scope=0',
-    )
-  return fails(name, 'the kernel refuses it', 'run fdmove as root')
-}
-
-/** The files of a process that is not dumpable belong to root; its directory does not. task_dump_owner() in fs/proc/base.c */
-function isDumpable(pid: number, status: ProcStatus): boolean {
-  try {
-    return statSync(`/proc/${pid}/status`).uid === status.uid.effective
-  } catch {
-    return true
-  }
-}
-
-function namespaceOf(pid: number | 'self', kind: string): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/${kind}`)
-  } catch {
-    return undefined
+    throw (error as NodeJS.ErrnoException).code === 'ESRCH' ? gone(pid) : error
   }
 }
 

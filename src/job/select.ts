@@ -2,13 +2,10 @@
 // Which processes the job is, and whether each of them can be a target at all.
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { type ErrorCode, FdmoveError } from '../errors.js'
-import { native } from '../native.js'
 import type { Selection } from '../options.js'
-import { type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
+import { has, isKernelThread, ownStatus, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { gone } from './gone.js'
-import { namespaceOf } from './storage.js'
-
-const flagKernelThread = 0x200000
+import { type Obstruction, tracingObstruction } from './permission.js'
 
 export function listPids(): number[] {
   return readdirSync('/proc')
@@ -121,7 +118,7 @@ function targetsAmong(pids: readonly number[], tracer: number): number[] {
     if (pid === tracer) return false
     try {
       const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
-      return stat !== undefined && (stat.flags & flagKernelThread) === 0 && !isDead(pid, stat.state)
+      return stat !== undefined && !isKernelThread(stat) && !isDead(pid, stat.state)
     } catch (error) {
       return gone(error) ?? false
     }
@@ -149,45 +146,54 @@ function isDead(pid: number, state: string): boolean {
 
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
+const refusal = (pid: number, code: ErrorCode, message: string) => new FdmoveError(code, message, { pid })
+
 /** Whether this process can be moved at all by this user. Throws the reason. */
 export function checkTarget(pid: number): void {
-  const refusal = (code: ErrorCode, message: string) => new FdmoveError(code, message, { pid })
   let status: ProcStatus
+  let obstruction: Obstruction | undefined
   try {
-    const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
-    const text = parseStatus(readFileSync(`/proc/${pid}/status`))
-    if (!stat || !text) throw Object.assign(new Error('gone'), { code: 'ESRCH' })
-    if (text.tgid !== pid)
-      throw refusal('ERR_FDMOVE_NO_SUCH_PROCESS', `${pid} is a thread of process ${text.tgid}; name the process`)
-    if ((stat.flags & flagKernelThread) !== 0)
-      throw refusal('ERR_FDMOVE_KERNEL_THREAD', `process ${pid} is a kernel thread`)
-    if (isDead(pid, stat.state))
-      throw refusal(
-        'ERR_FDMOVE_ZOMBIE',
-        `process ${pid} has ended already; its parent ${stat.ppid} has not collected it`,
-      )
-    status = text
+    status = statusOfTarget(pid)
+    obstruction = tracingObstruction(pid, status)
   } catch (error) {
     if (error instanceof FdmoveError) throw error
     gone(error)
-    throw refusal('ERR_FDMOVE_NO_SUCH_PROCESS', `there is no process ${pid}`)
+    throw refusal(pid, 'ERR_FDMOVE_NO_SUCH_PROCESS', `there is no process ${pid}`)
   }
   const tracers = new Set(
     [status.tracerPid, ...tracersOfThreads(pid)].filter((tracer) => tracer !== 0 && tracer !== process.pid),
   )
-  for (const tracer of tracers)
-    throw refusal(
-      'ERR_FDMOVE_TRACED',
-      `process ${pid} is being traced by process ${tracer} (${commOf(tracer)}); end that first`,
-    )
-  const why = permissionProblem(pid, status)
-  if (why !== undefined) throw refusal('ERR_FDMOVE_PERMISSION', `process ${pid} may not be traced: ${why}`)
-  if (is32Bit(pid)) throw refusal('ERR_FDMOVE_32BIT', `process ${pid} runs a 32-bit program, which fdmove cannot move`)
-  if ((status.seccomp ?? 0) !== 0 && !hasCapability(sysAdmin))
-    throw refusal(
-      'ERR_FDMOVE_SECCOMP',
-      `process ${pid} has a seccomp filter that could kill it for a syscall of ours; run fdmove with CAP_SYS_ADMIN, which can suspend it`,
-    )
+  for (const tracer of tracers) {
+    const message = `process ${pid} is being traced by process ${tracer} (${commOf(tracer)}); end that first`
+    throw refusal(pid, 'ERR_FDMOVE_TRACED', message)
+  }
+  if (obstruction !== undefined) {
+    const message = `process ${pid} may not be traced: ${obstruction.why}; ${obstruction.advice}`
+    throw refusal(pid, 'ERR_FDMOVE_PERMISSION', message)
+  }
+  if (is32Bit(pid))
+    throw refusal(pid, 'ERR_FDMOVE_32BIT', `process ${pid} runs a 32-bit program, which fdmove cannot move`)
+  if ((status.seccomp ?? 0) !== 0 && !has(ownStatus(), 'CAP_SYS_ADMIN')) {
+    const message = `process ${pid} has a seccomp filter that could kill it for a syscall of ours; run fdmove with CAP_SYS_ADMIN, which can suspend it`
+    throw refusal(pid, 'ERR_FDMOVE_SECCOMP', message)
+  }
+}
+
+/** Of a process that lives and is no thread or kernel thread; throws what it is, or ESRCH. */
+function statusOfTarget(pid: number): ProcStatus {
+  const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+  const status = parseStatus(readFileSync(`/proc/${pid}/status`))
+  if (!stat || !status) throw Object.assign(new Error('gone'), { code: 'ESRCH' })
+  if (status.tgid !== pid) {
+    const message = `${pid} is a thread of process ${status.tgid}; name the process`
+    throw refusal(pid, 'ERR_FDMOVE_NO_SUCH_PROCESS', message)
+  }
+  if (isKernelThread(stat)) throw refusal(pid, 'ERR_FDMOVE_KERNEL_THREAD', `process ${pid} is a kernel thread`)
+  if (isDead(pid, stat.state)) {
+    const message = `process ${pid} has ended already; its parent ${stat.ppid} has not collected it`
+    throw refusal(pid, 'ERR_FDMOVE_ZOMBIE', message)
+  }
+  return status
 }
 
 function tracersOfThreads(pid: number): number[] {
@@ -211,67 +217,6 @@ function commOf(pid: number): string {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
   } catch {
     return '?'
-  }
-}
-
-const sysPtrace = 19
-const sysAdmin = 21
-
-function ownStatus(): ProcStatus {
-  return parseStatus(readFileSync('/proc/self/status'))!
-}
-
-export function hasCapability(bit: number): boolean {
-  return (ownStatus().capEffective & (1n << BigInt(bit))) !== 0n
-}
-
-/**
- * Why we may not trace a process; undefined when we may. The kernel is asked: pidfd_getfd checks the same permission
- * (PTRACE_MODE_ATTACH_REALCREDS) before it looks at the fd, and there is no fd -1.
- */
-export function permissionProblem(pid: number, status: ProcStatus): string | undefined {
-  let pidfd: number
-  try {
-    pidfd = native.pidfdOpen(pid)
-  } catch (error) {
-    return String((error as Error).message)
-  }
-  try {
-    closeSync(native.pidfdGetfd(pidfd, -1))
-    return undefined
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    // ESRCH comes behind the check too: of a main thread that has exited, while others live on.
-    if (code === 'EBADF' || code === 'ESRCH') return undefined
-    if (code !== 'EPERM') return String((error as Error).message)
-    return explainPermission(pid, status)
-  } finally {
-    closeSync(pidfd)
-  }
-}
-
-function explainPermission(pid: number, status: ProcStatus): string {
-  const own = ownStatus()
-  const capable = hasCapability(sysPtrace)
-  if (namespaceOf(pid, 'user') !== namespaceOf('self', 'user') && namespaceOf(pid, 'user') !== undefined && capable)
-    return 'it is in another user namespace, over which this CAP_SYS_PTRACE has no power; run fdmove in a parent namespace'
-  if (capable) return 'a security module forbids it'
-  const ids = [status.uid.real, status.uid.effective, status.uid.saved]
-  if (ids.some((uid) => uid !== own.uid.real))
-    return `it runs as uid ${status.uid.real}, fdmove as uid ${own.uid.real}; run fdmove as root or with CAP_SYS_PTRACE`
-  if ((status.capPermitted & ~own.capPermitted) !== 0n)
-    return 'it has capabilities that fdmove has not; run fdmove with CAP_SYS_PTRACE'
-  const scope = yamaScope()
-  if (scope !== undefined && scope > 0)
-    return `Yama forbids it (kernel.yama.ptrace_scope is ${scope}); run fdmove with CAP_SYS_PTRACE${scope < 3 ? ', or set it to 0' : ''}`
-  return 'it is not dumpable (PR_SET_DUMPABLE, or a set-user-id program); run fdmove with CAP_SYS_PTRACE'
-}
-
-export function yamaScope(): number | undefined {
-  try {
-    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'utf8'))
-  } catch {
-    return undefined
   }
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+export * from './capabilities.js'
 export * from './device.js'
 export * from './fdinfo.js'
 export * from './locks.js'

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { readFileSync } from 'node:fs'
-import { type ProcStatus, parseStatus } from '../proc/index.js'
+import { type ProcStatus, parseStatus } from './status.js'
 
 /** Bits of a capability set. capability.h */
 export const capabilities = {
