@@ -29,6 +29,9 @@ struct CriticalSection {
 };
 constexpr size_t kOffsetOfCriticalSection = 8;
 
+constexpr auto kSetDispatch = static_cast<enum __ptrace_request>(0x4210);  // PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4
+constexpr auto kGetDispatch = static_cast<enum __ptrace_request>(0x4211);
+
 constexpr unsigned long kSuspendSeccomp = 1 << 21;  // PTRACE_O_SUSPEND_SECCOMP, not in older headers
 
 constexpr uint64_t kAllSignals = ~uint64_t{0};
@@ -66,6 +69,24 @@ Status Tracee::leave_critical_section() {
   return Done{};
 }
 
+/**
+ * Under syscall user dispatch (prctl(2); Wine) a call of ours would be caught like those of the program that the thread
+ * emulates: SIGSYS. It is off while the thread makes our calls; a thread that is made inherits none of it.
+ */
+Status Tracee::suspend_dispatch() {
+  SyscallUserDispatch found;
+  dispatch_.reset();
+  if (ptrace(kGetDispatch, tid_, sizeof found, &found) < 0 || found.mode == 0) return Done{};
+  dispatch_ = found;
+  return set_dispatch({});
+}
+
+Status Tracee::set_dispatch(const SyscallUserDispatch& wanted) {
+  SyscallUserDispatch copy = wanted;
+  if (ptrace(kSetDispatch, tid_, sizeof copy, &copy) < 0) return kernel_failure("PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG", tid_);
+  return Done{};
+}
+
 Status Tracee::begin_injection(const Deadline& deadline) {
   // Only while the thread makes our calls, never while it runs code of its own. Needs CAP_SYS_ADMIN; without it the plan
   // has refused jobs with a filter.
@@ -77,6 +98,7 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   if (!gadget.ok()) return gadget.failure();
   FDMOVE_TRY(leave_critical_section());
   FDMOVE_TRY(ptrace_request::set_signal_mask(tid_, kAllSignals));
+  FDMOVE_TRY(suspend_dispatch());
   injecting_ = true;
   return injection_.open(tid_, registers_, *gadget, deadline);
 }
@@ -152,6 +174,7 @@ Status Tracee::begin_end_of_injection(const Deadline& deadline) {
 Status Tracee::await_end_of_injection(const Deadline& deadline) {
   if (!std::exchange(ending_, false) || gone_) return Done{};
   Status closed = injection_.end_close(tid_, deadline);
+  if (closed.ok() && dispatch_) closed = set_dispatch(*std::exchange(dispatch_, std::nullopt));
   if (closed.ok() || closed.failure().error != ESRCH) return closed;
   mark_gone();
   return Done{};

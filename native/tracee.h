@@ -16,6 +16,14 @@ namespace fdmove {
 inline constexpr unsigned long kTraceOptions =
     PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEEXEC;
 
+/** struct ptrace_sud_config: linux/ptrace.h has it, but does not go together with sys/ptrace.h. */
+struct SyscallUserDispatch {
+  uint64_t mode = 0;  ///< 0: off
+  uint64_t selector = 0;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+};
+
 /**
  * A thread that we seized. Thread: only the OS thread that called seize(); any other gets ESRCH (ptrace(2)).
  * While stopped it stands in an event stop, with its own registers, unless an injection is open.
@@ -88,6 +96,8 @@ class Tracee {
   Result<long> end_call(const Deadline& deadline, Birth* birth = nullptr);
   Status ended_badly(const Status& status);
   Status leave_critical_section();
+  Status suspend_dispatch();
+  Status set_dispatch(const SyscallUserDispatch& wanted);
 
   pid_t pid_;
   pid_t tid_;
@@ -100,6 +110,7 @@ class Tracee {
   arch::BeforeStop before_stop_{};
   arch::Registers registers_{};
   uint64_t signal_mask_ = 0;
+  std::optional<SyscallUserDispatch> dispatch_;  ///< as it was before the injection, where it was on
   arch::Injection injection_;
 };
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // "The job cannot tell", measured from inside the job. test/live/injection.test.ts does the same at a higher rate, for
 // stop and injection alone; here the whole move happens, there and back.
+import { readFileSync } from 'node:fs'
 import { slowness, until } from '../helpers/deadline.js'
 import { move, type Storages } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
+import { need } from '../helpers/skip.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -86,6 +88,19 @@ test('restartable sequences lose no count', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('rseq', `${dirs.old}/log`)
   await backAndForth(target, dirs)
   expect(await target.send('check')).toMatch(/^ok/)
+})
+
+test('a thread whose own calls are caught by syscall user dispatch makes ours, and stays as it was', async ({
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'x86_64', process.arch === 'x64', 'other architectures have no syscall user dispatch')
+  const target = await spawnTarget('dispatch', `${dirs.old}/log`)
+  await backAndForth(target, dirs)
+  const [, lines] = (await target.send('check')).split(' ')
+  expect(readFileSync(`${dirs.old}/log`, 'utf8').length / 2).toBeGreaterThanOrEqual(Number(lines))
+  expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
 test('quick syscalls all give the results that they should, and the log keeps every line', async ({
