@@ -16,6 +16,7 @@
       "native/job_fingerprint.cc",
       "native/live_copy.cc",
       "native/mapping_state.cc",
+      "native/memory_limits.cc",
       "native/metadata.cc",
       "native/mount_probe.cc",
       "native/mount_switch.cc",

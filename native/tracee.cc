@@ -3,7 +3,10 @@
 
 #include <utility>
 
+#include <sys/syscall.h>
+
 #include "interrupted_call.h"
+#include "memory_limits.h"
 
 namespace fdmove {
 
@@ -104,9 +107,27 @@ Status Tracee::begin_injection(const Deadline& deadline) {
 }
 
 Result<long> Tracee::inject(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth) {
+  auto result = inject_once(nr, args, deadline, birth);
+  return lacks_room(nr, result) ? inject_with_room(nr, args, deadline) : result;
+}
+
+Result<long> Tracee::inject_once(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth) {
   FDMOVE_TRY(begin_call(nr, args, deadline));
   FDMOVE_TRY(enter_call(deadline, birth));
   return end_call(deadline, birth);
+}
+
+/** Whether a mapping could not be made because the process may have no more of them. */
+bool Tracee::lacks_room(long nr, const Result<long>& result) {
+  return (nr == SYS_mmap || nr == SYS_mremap) && result.ok() && (*result == -ENOMEM || *result == -EAGAIN);
+}
+
+Result<long> Tracee::inject_with_room(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {
+  LiftedMemoryLimits lifted(pid_);
+  Result<long> result = lifted.any() ? inject_once(nr, args, deadline) : Result<long>(-ENOMEM);
+  if (!lacks_room(nr, result)) return result;
+  return Failure{ENOMEM, nr == SYS_mmap ? "mmap" : "mremap", Side::kTracee, tid_, nullptr,
+                 "the job has no room for another mapping: raise vm.max_map_count or its RLIMIT_AS, or give it memory"};
 }
 
 Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {
@@ -153,6 +174,8 @@ std::vector<Result<long>> Tracee::inject_together(const std::vector<Call>& calls
   all([&](const Call& call) { return call.tracee->enter_call(deadline); });
   for (size_t at = 0; at < calls.size(); at++)
     if (results[at].ok()) results[at] = calls[at].tracee->end_call(deadline);
+  for (size_t at = 0; at < calls.size(); at++)
+    if (lacks_room(calls[at].nr, results[at])) results[at] = calls[at].tracee->inject_with_room(calls[at].nr, calls[at].args, deadline);
   return results;
 }
 

@@ -58,7 +58,8 @@ class Tracee {
   Status take_registers(const Deadline& deadline);
 
   /**
-   * Makes one call in the thread. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno.
+   * Makes one call in the thread. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno. A mapping for which
+   * the limits of the process leave no room is made all the same (LiftedMemoryLimits), or is an error that says so.
    * With `birth` the call is clone: it says where the new thread begins, and is told its tid.
    */
   Result<long> inject(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth = nullptr);
@@ -94,6 +95,9 @@ class Tracee {
   Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline);
   Status enter_call(const Deadline& deadline, const Birth* birth = nullptr);
   Result<long> end_call(const Deadline& deadline, Birth* birth = nullptr);
+  Result<long> inject_once(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth = nullptr);
+  Result<long> inject_with_room(long nr, const arch::SyscallArgs& args, const Deadline& deadline);
+  static bool lacks_room(long nr, const Result<long>& result);
   Status ended_badly(const Status& status);
   Status leave_critical_section();
   Status suspend_dispatch();

@@ -18,8 +18,10 @@ export function toFdmoveError(error: unknown): FdmoveError {
     )
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new FdmoveError('ERR_FDMOVE_NO_SPACE', `there is no space left at NEW: ${message}`, options)
-  if (code === 'EMFILE' && side !== 'job')
+  if (code === 'EMFILE' && side !== 'tracee')
     return new FdmoveError('ERR_FDMOVE_COPY', `${message}; ${moreFiles}; nothing was moved`, options)
   if (code === 'ETIMEDOUT') return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', `${message}; nothing was moved`, options)
+  if (code === 'ENOMEM' && side === 'tracee')
+    return new FdmoveError('ERR_FDMOVE_INJECT', `${message}; nothing was moved`, options)
   return new FdmoveError(code === undefined ? 'ERR_FDMOVE_INTERNAL' : 'ERR_FDMOVE_INJECT', message, options)
 }

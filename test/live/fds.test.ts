@@ -98,6 +98,23 @@ test('the fds of a job that has used up its limit of open files are moved', asyn
   expect(readFileSync(`/proc/${target.pid}/limits`, 'utf8')).toMatch(/Max open files +20 /)
 })
 
+test.for(['as', 'data'])(
+  'a job that has used up its limit of memory (%s) is moved and keeps the limit',
+  async (what, { dirs, spawnTarget }) => {
+    const target = await spawnTarget('hold', `many 40 rw,creat ${dirs.old}/f`)
+    const before = await holdState(target)
+    const field = what === 'as' ? 'VmSize' : 'VmData'
+    const [, kilobytes] = new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(
+      readFileSync(`/proc/${target.pid}/status`, 'utf8'),
+    )!
+    await execa('prlimit', ['--pid', `${target.pid}`, `--${what}=${Number(kilobytes) * 1024}:unlimited`])
+    const limits = readFileSync(`/proc/${target.pid}/limits`, 'utf8')
+    await move(target.pid, dirs)
+    expect(readFileSync(`/proc/${target.pid}/limits`, 'utf8')).toBe(limits)
+    expect(withoutIdentity(await holdState(target))).toEqual(withoutIdentity(before))
+  },
+)
+
 test('where nobody may raise the limit of open files, a full table is moved or the job stays as it was', async ({
   dirs,
   spawnTarget,
