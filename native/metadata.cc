@@ -128,6 +128,12 @@ int write_flags(int fd, int wanted, int mask) {
   return now;
 }
 
+/** How long what is written is going to live, as a database says of its logs: F_SET_RW_HINT of fcntl(2). A hint, no more. */
+void copy_write_hint(int from, int to) {
+  uint64_t hint = 0, now = 0;
+  if (fcntl(from, F_GET_RW_HINT, &hint) == 0 && fcntl(to, F_GET_RW_HINT, &now) == 0 && hint != now) fcntl(to, F_SET_RW_HINT, &hint);
+}
+
 }  // namespace
 
 Status copy_attributes(int from, int to) {
@@ -145,6 +151,7 @@ Status copy_attributes(int from, int to) {
   if (fstat(to, &now) < 0) return kernel_failure("fstat");
   if (((source.st_mode ^ now.st_mode) & 07777) != 0 && chmod(to_path.c_str(), source.st_mode & 07777) < 0)
     return cannot_hold("chmod", errno, "the mode");
+  if (S_ISREG(source.st_mode)) copy_write_hint(from, to);
   return Done{};
 }
 

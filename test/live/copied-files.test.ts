@@ -72,6 +72,12 @@ test('mode, owner, times, xattrs and ACLs of files and directories are kept', as
   await old.umount()
 })
 
+test('the hint how long what is written will live is kept', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/log 10`, 'hint 10 4')
+  await move(target.pid, dirs)
+  expect(await target.send('hint 10')).toBe('4')
+})
+
 test('directories on the way that exist at NEW stay as they are', async ({ dirs, spawnTarget }) => {
   mkdirSync(`${dirs.old}/d`)
   mkdirSync(`${dirs.new}/d`)

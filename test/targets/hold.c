@@ -10,6 +10,7 @@
  *   lock FD START LENGTH      flock FD           unlink PATH           nofile SOFT [HARD]
  *   fork                      child COMMAND      a process that shares every description; runs COMMAND there
  *   dumpable 0|1              uid UID            map FD LENGTH         setowner FD
+ *   hint FD [N]               F_SET_RW_HINT      -> the hint that there is now
  *   state                     one line of JSON: cwd, and of every fd above 2 what fcntl, lseek and fstat say
  */
 #include "target.h"
@@ -197,6 +198,11 @@ static void run(char *line) {
   } else if (IS("setowner")) {
     CHECK(fcntl(fd, F_SETOWN, getpid()) == 0);
     answer("ok");
+  } else if (IS("hint")) {
+    uint64_t hint = (uint64_t)NUMBER(2);
+    if (word[2] != NULL) CHECK(fcntl(fd, F_SET_RW_HINT, &hint) == 0);
+    CHECK(fcntl(fd, F_GET_RW_HINT, &hint) == 0);
+    answer("%" PRIu64, hint);
   } else if (IS("state")) {
     print_state();
   } else {
