@@ -14,6 +14,7 @@ namespace fdmove {
 namespace {
 
 constexpr unsigned kPidfdThread = O_EXCL;  // PIDFD_THREAD
+constexpr int kScmPidfd = 4;                // SCM_PIDFD, of who set SO_PASSPIDFD
 
 }  // namespace
 
@@ -58,6 +59,36 @@ Result<std::string> read_queued(pid_t pid, int fd) {
   if (got == -1) return failure;
   bytes.resize(static_cast<size_t>(got));
   return bytes;
+}
+
+Result<std::vector<UniqueFd>> peek_fds(pid_t pid, int fd) {
+  auto taken = take_fd(pid, fd);
+  if (!taken.ok()) return taken.failure();
+  UniqueFd socket(*taken);
+  std::vector<UniqueFd> fds;
+  int offset = -1;
+  socklen_t length = sizeof offset;
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_PEEK_OFF, &offset, &length) != 0 || offset != -1) return fds;
+  // A stream is read up to the first message with fds, so the bytes before it must fit.
+  std::string bytes(size_t{1} << 20, '\0');
+  alignas(cmsghdr) char control[4096];
+  iovec vector{bytes.data(), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  if (recvmsg(socket.get(), &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0) return fds;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || (header->cmsg_type != SCM_RIGHTS && header->cmsg_type != kScmPidfd)) continue;
+    for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= header->cmsg_len; at += sizeof(int)) {
+      int received = -1;
+      memcpy(&received, CMSG_DATA(header) + at, sizeof received);
+      UniqueFd one(received);
+      if (header->cmsg_type == SCM_RIGHTS) fds.push_back(std::move(one));
+    }
+  }
+  return fds;
 }
 
 Status send_fds(pid_t pid, int remote_socket, const std::vector<int>& fds) {

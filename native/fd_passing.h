@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "result.h"
+#include "unique_fd.h"
 
 namespace fdmove {
 
@@ -17,6 +18,12 @@ Result<int> take_fd(pid_t pid, int fd);
 
 /** What waits to be read from `fd` of process `pid`: all of it, at once, never blocking. FIONREAD and read(2). */
 Result<std::string> read_queued(pid_t pid, int fd);
+
+/**
+ * Our duplicates of the fds in the first message with any that waits in socket `fd` of process `pid`; they stay in it. Empty where
+ * there is none, and where looking would change what the process reads next (SO_PEEK_OFF of socket(7)).
+ */
+Result<std::vector<UniqueFd>> peek_fds(pid_t pid, int fd);
 
 /** How many bytes wait to be read there. */
 Result<int> queued_bytes(pid_t pid, int fd);

@@ -113,6 +113,8 @@ export type Native = {
   pidfdOpen(pid: number): number
   /** Our own fd on the very open file description that `fd` is in the process of `pidfd`. */
   pidfdGetfd(pidfd: number, fd: number): number
+  /** Our duplicates, to be closed, of the fds in the first message with any that waits in this unix socket of the process. */
+  peekFds(pid: number, fd: number): Int32Array
 } & NativePaths &
   NativeCopy &
   NativeScan

@@ -120,6 +120,15 @@ Napi::Value signalling(const Napi::CallbackInfo& info) {
   return found;
 }
 
+/** peekFds(pid, fd) -> Int32Array of our duplicates of the fds that wait in that socket. */
+Napi::Value peek_fds(const Napi::CallbackInfo& info) {
+  auto found = fdmove::peek_fds(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
+  Napi::Int32Array fds = Napi::Int32Array::New(info.Env(), found->size());
+  for (size_t at = 0; at < found->size(); at++) fds[at] = (*found)[at].release();
+  return fds;
+}
+
 /** errorName(errno) -> 'ENOENT'. */
 Napi::Value error_name(const Napi::CallbackInfo& info) {
   const char* name = strerrorname_np(static_cast<int>(to_i64(info[0])));
@@ -262,6 +271,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));
   exports.Set("pidfdOpen", Napi::Function::New(env, pidfd_open, "pidfdOpen"));
+  exports.Set("peekFds", Napi::Function::New(env, peek_fds, "peekFds"));
   exports.Set("pidfdGetfd", Napi::Function::New(env, pidfd_getfd, "pidfdGetfd"));
 }
 

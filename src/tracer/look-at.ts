@@ -2,6 +2,7 @@
 // Who is to be moved, and what they hold: the selection, followed to its end, with the plan for it.
 import { FdmoveError } from '../errors.js'
 import { findInFlight } from '../job/in-flight.js'
+import { passedFds } from '../job/passed-fds.js'
 import { createJobReader, type JobReader } from '../job/read-job.js'
 import { checkTarget, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { findSharers } from '../job/sharers.js'
@@ -43,8 +44,13 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   const own = { tracer: process.pid, command: request.command }
   const first = selectPids(request.select, own, reader.holders)
   const { pids, snapshot, plan } = closure(reader, request, first)
-  const inFlight = findInFlight(from, snapshot).map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
-  const warnings = request.leave === undefined || request.leave === 'nothing' ? warningsFor(from, snapshot) : []
+  const passed = passedFds(from, pids)
+  const inFlight = [...findInFlight(from, snapshot), ...passed.obstacles].map((one) => ({
+    code: 'ERR_FDMOVE_HOLD',
+    ...one,
+  }))
+  const remembered = request.leave === undefined || request.leave === 'nothing' ? warningsFor(from, snapshot) : []
+  const warnings = [...remembered, ...passed.warnings]
   const refusals = [...plan.refusals, ...inFlight, ...noexecRefusals(plan.remaps, to.mount.options)]
   return { from, to, reader, pids, snapshot, warnings, plan: { ...plan, refusals } }
 }

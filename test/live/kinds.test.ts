@@ -139,6 +139,7 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
     [`bind ${dirs.old}/socket`, 'socket'],
     [`ring ${dirs.old}/ringed`, 'io_uring'],
     [`mark ${dirs.old}/ringed`, 'fanotify'],
+    [`queue ${dirs.old}/ringed`, 'waits in it to be received'],
   ] as const) {
     writeFileSync(`${dirs.old}/ringed`, '')
     const target = await spawnTarget('odd-holds')
