@@ -2,7 +2,7 @@
 // What a snapshot means for the move: which inodes must be at NEW, which descriptions are opened by whom, and what
 // cannot be moved. Pure: no I/O.
 import type { HeldInode, HeldWatch, JobSnapshot } from '../job/snapshot.js'
-import { whyLockStays } from '../scan/movability.js'
+import { nameless, whyLockStays } from '../scan/movability.js'
 import { fileFlags } from './file-flags.js'
 import type { Description, InodeKind, JobPlan, NeededInode, Remap, Unit } from './job-plan.js'
 import { mappingRefusals, needMapped, planMappings } from './mappings.js'
@@ -127,7 +127,8 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
   const refusals: Refusal[] = snapshot.obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
   const refuse = (pid: number, kind: string, what: string, why: string) =>
     refusals.push({ code: 'ERR_FDMOVE_HOLD', pid, kind, what, why })
-  const show = (inode: HeldInode) => `${inode.relative.toString()}${inode.deleted ? ' (deleted)' : ''}`
+  const show = (inode: HeldInode) =>
+    `${inode.nameless ? '(no name)' : inode.relative.toString()}${inode.deleted ? ' (deleted)' : ''}`
 
   const named = new Set(neededInodes(snapshot).flatMap(({ key, names }) => (names.length > 0 ? [key] : [])))
   for (const { pid, held } of snapshot.tables) {
@@ -149,7 +150,7 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
   }
   const mayChroot = new Map(snapshot.processes.map((process) => [process.pid, process.mayChroot]))
   for (const { pid, cwd, root } of snapshot.workplaces) {
-    if (cwd?.nameless) refuse(pid, 'cwd', show(cwd), 'is reached through a mount that was detached')
+    if (cwd?.nameless) refuse(pid, 'cwd', show(cwd), nameless)
     if (root?.nameless || root?.deleted) refuse(pid, 'root', show(root), 'the root directory is deleted or detached')
     else if (root && !mayChroot.get(pid))
       refuse(
@@ -175,7 +176,7 @@ const memoryMajor = 1n
 
 /** Why an fd on this inode cannot be opened anew at NEW; undefined when it can. */
 function whyNotOpenable(inode: HeldInode, flags: number, named: ReadonlySet<string>): string | undefined {
-  if (inode.nameless) return 'is reached through a mount that was detached; its name cannot be known'
+  if (inode.nameless) return nameless
   if (inode.deleted && inode.nlink > 0 && kindOf(inode.mode) !== 'directory' && !named.has(inode.key))
     return `was unlinked by this name but lives on under another one (find OLD -inum ${inode.key.split(':')[1]})`
   const isPathOnly = (flags & fileFlags.O_PATH) !== 0

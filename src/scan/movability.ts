@@ -28,7 +28,7 @@ function whyItStays(hold: ProcessHold): string | undefined {
     case 'fd':
       return whyFdStays(hold.file, hold.access === 'path')
     case 'cwd':
-      return hold.file.rest === undefined ? detached : undefined
+      return hold.file.rest === undefined ? nameless : undefined
     case 'root':
       if (hold.file.rest === undefined || hold.file.deleted === true) return 'is deleted or detached'
       return hold.holder.mayChroot
@@ -36,7 +36,7 @@ function whyItStays(hold: ProcessHold): string | undefined {
         : 'the process has no CAP_SYS_CHROOT, without which its root cannot be changed'
     case 'exe':
     case 'mapping':
-      return hold.file.rest === undefined ? detached : undefined
+      return hold.file.rest === undefined ? nameless : undefined
     case 'lock':
       return whyLockStays(hold.lock)
     case 'watch':
@@ -54,13 +54,15 @@ function whyItStays(hold: ProcessHold): string | undefined {
   }
 }
 
-const detached = 'is reached through a mount that was detached: its name cannot be known'
+/** Of a file with no path in any mount namespace of a process. */
+export const nameless =
+  'is reached through a mount that is not in sight (detached, or in a mount namespace of one thread): its name cannot be known'
 
 /** Memory devices (null, zero, full, random, ...) keep no state in their descriptions. devices.txt of the kernel. */
 const memoryMajor = 1n
 
 function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
-  if (file.rest === undefined) return detached
+  if (file.rest === undefined) return nameless
   const livesOn = file.deleted === true && file.links !== undefined && file.links > 0 && file.type !== 'directory'
   if (livesOn) return 'was unlinked by this name but lives on under another one'
   switch (file.type) {
