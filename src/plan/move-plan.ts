@@ -13,6 +13,11 @@ export type Refusal = {
   readonly why: string
 }
 
+/** The hold of a refusal in one phrase: the kind, where `what` does not begin with it. */
+export function refusedHold({ kind, what }: Refusal): string {
+  return what === kind || what.startsWith(`${kind} `) ? what : `${kind} ${what}`
+}
+
 /** One hold that the plan moves. */
 export type PlannedHold = {
   readonly pid: number

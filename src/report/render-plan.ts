@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What --dry-run shows: the holds, the copies and the syscalls of a plan, and what it refuses.
-import type { MovePlan, Refusal } from '../plan/move-plan.js'
+import { type MovePlan, type Refusal, refusedHold } from '../plan/move-plan.js'
 import { count, formatBytes, table } from './format.js'
 import { showPath } from './quote.js'
 import { renderProgram } from './strace.js'
@@ -51,7 +51,7 @@ export function renderPlan(plan: MovePlan, options: RenderOptions): string {
 /** The table of what cannot be moved, with the reason. */
 export function renderRefusals(refusals: readonly Refusal[], options: RenderOptions): string {
   const { bold, bad } = createStyle(options)
-  const rows = refusals.map((refusal) => [String(refusal.pid), refusal.what, refusal.why, refusal.code])
+  const rows = refusals.map((refusal) => [String(refusal.pid), refusedHold(refusal), refusal.why, refusal.code])
   return [bold(bad('Refused')), table([['PID', 'WHAT', 'WHY', 'CODE'], ...rows])].join('\n')
 }
 

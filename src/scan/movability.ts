@@ -56,7 +56,7 @@ function whyItStays(hold: ProcessHold): string | undefined {
 
 /** Of a file with no path in any mount namespace of a process. */
 export const nameless =
-  'is reached through a mount that is not in sight (detached, or in a mount namespace of one thread): its name cannot be known'
+  'its name cannot be known: its mount is not in sight (detached, or of one thread only), or its path is longer than the kernel tells'
 
 /** Memory devices (null, zero, full, random, ...) keep no state in their descriptions. devices.txt of the kernel. */
 const memoryMajor = 1n

@@ -8,6 +8,7 @@ import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
 import { compileJob, isPollable, phases, type UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
+import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
 import { isSharedAsBefore, isSignalledAsBefore } from './verify.js'
 
@@ -91,12 +92,8 @@ export function openingFor(context: SwitchTools, { plan, snapshot }: Prepared, t
 export function refuseIfAny(plan: JobPlan): void {
   const [first] = plan.refusals
   if (first === undefined) return
-  throw new FdmoveError(
-    first.code as 'ERR_FDMOVE_HOLD',
-    `process ${first.pid}: ${first.kind} ${first.what}: ${first.why}`,
-    {
-      pid: first.pid,
-      refusals: plan.refusals,
-    },
-  )
+  throw new FdmoveError(first.code as 'ERR_FDMOVE_HOLD', `process ${first.pid}: ${refusedHold(first)}: ${first.why}`, {
+    pid: first.pid,
+    refusals: plan.refusals,
+  })
 }

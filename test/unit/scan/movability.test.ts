@@ -56,8 +56,8 @@ test('a file that was unlinked by the name at hand but has another stays', () =>
 })
 
 test('a file on a mount that was detached stays', () => {
-  expect(whyNot(fd({ rest: undefined }))).toContain('detached')
-  expect(whyNot({ kind: 'cwd', holder, file: { ...regular, rest: undefined } })).toContain('detached')
+  expect(whyNot(fd({ rest: undefined }))).toContain('cannot be known')
+  expect(whyNot({ kind: 'cwd', holder, file: { ...regular, rest: undefined } })).toContain('cannot be known')
 })
 
 test('devices with state, FIFOs and sockets stay, unless only their path is held', () => {
