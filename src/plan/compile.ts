@@ -322,7 +322,7 @@ function roomFor({ table }: Unit, temporaries: number): { room?: number } {
  * have lowered its limit since. Yields the datum with the limit as it was. The margin is for what else is opened
  * until the freeze.
  */
-function raiseLimit(builder: Builder, { table }: Unit, temporaries: number): number | undefined {
+function raiseLimit(builder: Builder, { pid, table }: Unit, temporaries: number): number | undefined {
   const margin = 64
   if (table === undefined) return undefined
   const { soft, hard } = table.limit
@@ -335,7 +335,7 @@ function raiseLimit(builder: Builder, { table }: Unit, temporaries: number): num
   const before = builder.datum(new Uint8Array(16))
   builder.add('prlimit64', [0, RLIMIT_NOFILE, { data: builder.datum(bytes) }, { data: before }], {
     undo: { syscall: 'prlimit64', args: [0, RLIMIT_NOFILE, { data: before }, 0] },
-    note: 'room for temporary fds',
+    note: `it needs room for ${temporaries + margin} more fds; where its hard limit leaves none, raise that: prlimit --pid ${pid} --nofile=${soft}:${Math.max(hard, wanted)}`,
   })
   return before
 }
