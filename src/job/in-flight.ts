@@ -72,17 +72,16 @@ function openedPath(task: string, tid: number): Buffer | undefined {
 function asynchronous({ pid, held, rings }: FdTable): Obstacle[] {
   const found: Obstacle[] = []
   const direct = held.some(({ flags }) => (flags & fileFlags.O_DIRECT) !== 0)
+  const untold =
+    'together with files opened with O_DIRECT: requests may be under way, which do not stop with the threads and which nothing tells; ' +
+    'let the program do without one of the two (MariaDB: innodb_use_native_aio=OFF or innodb_flush_method=fsync)'
   if (direct && readFileSync(`/proc/${pid}/maps`, 'latin1').includes('/[aio]'))
-    found.push({
-      pid,
-      kind: 'aio',
-      what: 'an io_setup() context',
-      why: 'asynchronous O_DIRECT input and output may be under way, which does not stop with the threads',
-    })
+    found.push({ pid, kind: 'aio', what: 'an io_setup() context', why: untold })
   for (const { fd, pollThread, submissions } of rings) {
-    const why =
-      direct || hasWorkers(pid)
-        ? 'may have requests under way, which do not stop with the threads; try again when it is idle'
+    const why = direct
+      ? untold
+      : hasWorkers(pid)
+        ? 'has requests under way, or had some seconds ago, which do not stop with the threads; try again when it is idle'
         : pollThread > 0
           ? 'has a polling thread of the kernel, which does not stop with the others'
           : submissions > 0
