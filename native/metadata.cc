@@ -20,12 +20,25 @@ namespace {
 /** The magic link of an fd: calls by path on it act on the inode itself, also where the fd is O_PATH (proc(5)). */
 class FdPath {
  public:
-  explicit FdPath(int fd) { snprintf(text_, sizeof text_, "/proc/self/fd/%d", fd); }
+  explicit FdPath(int fd) : fd_(fd) { snprintf(text_, sizeof text_, "/proc/self/fd/%d", fd); }
   const char* c_str() const { return text_; }
+  [[nodiscard]] int fd() const { return fd_; }
 
  private:
+  int fd_;
   char text_[32];
 };
+
+/** By the fd, which takes a third of the time, where it is not O_PATH. */
+ssize_t list_names(const FdPath& path, char* names, size_t size) {
+  ssize_t length = flistxattr(path.fd(), names, size);
+  return length < 0 && errno == EBADF ? listxattr(path.c_str(), names, size) : length;
+}
+
+int change_mode(const FdPath& path, mode_t mode) {
+  int changed = fchmod(path.fd(), mode);
+  return changed < 0 && errno == EBADF ? chmod(path.c_str(), mode) : changed;
+}
 
 Failure cannot_hold(const char* call, int error, const std::string& what) {
   Failure failure = refusal("ERR_FDMOVE_CANNOT_HOLD", "NEW cannot keep " + what + ": " + strerrordesc_np(error));
@@ -38,14 +51,14 @@ Result<std::vector<std::string>> list_xattrs(const FdPath& path) {
   std::vector<std::string> names;
   std::string buffer;
   for (;;) {
-    ssize_t size = listxattr(path.c_str(), nullptr, 0);
+    ssize_t size = list_names(path, nullptr, 0);
     if (size < 0) {
       if (errno == ENOTSUP || errno == ENOSYS) return names;
       return kernel_failure("listxattr");
     }
     if (size == 0) return names;
     buffer.resize(static_cast<size_t>(size));
-    size = listxattr(path.c_str(), buffer.data(), buffer.size());
+    size = list_names(path, buffer.data(), buffer.size());
     if (size >= 0) {
       buffer.resize(static_cast<size_t>(size));
       break;
@@ -82,7 +95,9 @@ bool belongs_to_file_system(std::string_view name) {
          name.starts_with("user.overlay.");
 }
 
-Status copy_xattrs(const FdPath& from, const FdPath& to) {
+/** Yields whether anything was changed. */
+Result<bool> copy_xattrs(const FdPath& from, const FdPath& to) {
+  bool changed = false;
   auto wanted = list_xattrs(from);
   if (!wanted.ok()) return wanted.failure();
   auto present = list_xattrs(to);
@@ -92,6 +107,7 @@ Status copy_xattrs(const FdPath& from, const FdPath& to) {
     // A security label is given by the host's policy; it cannot be absent.
     if (removexattr(to.c_str(), name.c_str()) < 0 && errno != ENODATA && !name.starts_with("security."))
       return kernel_failure("removexattr", 0, name);
+    changed = true;
   }
   for (const std::string& name : *wanted) {
     auto value = get_xattr(from, name);
@@ -99,12 +115,13 @@ Status copy_xattrs(const FdPath& from, const FdPath& to) {
     if (!value->has_value()) continue;
     auto there = get_xattr(to, name);
     if (there.ok() && there->has_value() && **there == **value) continue;
+    changed = true;
     if (setxattr(to.c_str(), name.c_str(), (*value)->data(), (*value)->size(), 0) == 0) continue;
     int error = errno;
     if (belongs_to_file_system(name)) continue;
     return cannot_hold("setxattr", error, "the extended attribute " + name);
   }
-  return Done{};
+  return changed;
 }
 
 constexpr int kCreationFlags = FS_NOCOW_FL | FS_COMPR_FL | FS_NOCOMP_FL;
@@ -130,8 +147,8 @@ int write_flags(int fd, int wanted, int mask) {
 
 /** How long what is written is going to live, as a database says of its logs: F_SET_RW_HINT of fcntl(2). A hint, no more. */
 void copy_write_hint(int from, int to) {
-  uint64_t hint = 0, now = 0;
-  if (fcntl(from, F_GET_RW_HINT, &hint) == 0 && fcntl(to, F_GET_RW_HINT, &now) == 0 && hint != now) fcntl(to, F_SET_RW_HINT, &hint);
+  uint64_t hint = 0;
+  if (fcntl(from, F_GET_RW_HINT, &hint) == 0 && hint != 0) fcntl(to, F_SET_RW_HINT, &hint);
 }
 
 }  // namespace
@@ -141,15 +158,18 @@ Status copy_attributes(int from, int to) {
   struct stat source, now;
   if (fstat(from, &source) < 0) return kernel_failure("fstat");
   if (fstat(to, &now) < 0) return kernel_failure("fstat");
-  if (source.st_uid != now.st_uid || source.st_gid != now.st_gid) {
+  bool changed = source.st_uid != now.st_uid || source.st_gid != now.st_gid;
+  if (changed) {
     if (fchownat(to, "", source.st_uid, source.st_gid, AT_EMPTY_PATH) < 0)
       return cannot_hold("fchownat", errno,
                          "owner " + std::to_string(source.st_uid) + ":" + std::to_string(source.st_gid));
   }
-  FDMOVE_TRY(copy_xattrs(from_path, to_path));
+  auto with_xattrs = copy_xattrs(from_path, to_path);
+  if (!with_xattrs.ok()) return with_xattrs.failure();
   if (S_ISLNK(source.st_mode)) return Done{};
-  if (fstat(to, &now) < 0) return kernel_failure("fstat");
-  if (((source.st_mode ^ now.st_mode) & 07777) != 0 && chmod(to_path.c_str(), source.st_mode & 07777) < 0)
+  // chown(2) takes set-user-id bits away, and an ACL sets those of the group.
+  if ((changed || *with_xattrs) && fstat(to, &now) < 0) return kernel_failure("fstat");
+  if (((source.st_mode ^ now.st_mode) & 07777) != 0 && change_mode(to_path, source.st_mode & 07777) < 0)
     return cannot_hold("chmod", errno, "the mode");
   if (S_ISREG(source.st_mode)) copy_write_hint(from, to);
   return Done{};

@@ -180,7 +180,8 @@ export function openTree(options: {
     if (from === null) return
     const directory = directories.ensure(parent)
     const inodes = new BigUint64Array(batch.length)
-    const targets = batch.map(({ path }) => targetFor(directory, path))
+    // In a directory of our own there is nothing yet.
+    const targets = batch.map(({ path }) => (directory.made ? nameOf(path) : targetFor(directory, path)))
     try {
       const names = batch.map(({ path }) => nameOf(path))
       await native.copyFiles(from, directory.fd, names, targets, control, inodes)
