@@ -201,6 +201,9 @@ std::vector<Range> changed_ranges(const std::vector<Extent>& before, const std::
   return normalized(std::move(changed), size);
 }
 
+/** The device works while more is copied, and not only in the fsync at the end. It waits for nothing. */
+constexpr uint64_t kWriteBehind = uint64_t{8} << 20;
+
 Status copy_range(int from, int to, Range range, bool skip_zeros, CopyBuffers& buffers, CopyControl& control) {
   if (!skip_zeros) {
     bool unsupported = false;
@@ -208,6 +211,7 @@ Status copy_range(int from, int to, Range range, bool skip_zeros, CopyBuffers& b
     if (!copied.ok()) return copied.failure();
     range = {range.offset + *copied, range.length - *copied};
   }
+  uint64_t unsent = range.offset;  // from here on nothing was sent to the device yet
   while (range.length > 0) {
     size_t length = std::min<uint64_t>(range.length, CopyBuffers::kSize);
     // Reads of an O_DIRECT description have to be aligned.
@@ -230,6 +234,10 @@ Status copy_range(int from, int to, Range range, bool skip_zeros, CopyBuffers& b
     FDMOVE_TRY(control.account(usable));
     if (usable < length) return Done{};
     range = {range.offset + usable, range.length - usable};
+    if (range.offset - unsent >= kWriteBehind) {
+      (void)sync_file_range(to, static_cast<off_t>(unsent), static_cast<off_t>(range.offset - unsent), SYNC_FILE_RANGE_WRITE);
+      unsent = range.offset;
+    }
   }
   return Done{};
 }
