@@ -62,8 +62,8 @@ Status for_each_run(size_t length, const Differs& differs, const Visit& visit) {
   return Done{};
 }
 
-/** Yields how many bytes the kernel copied before it gave up, whether for good (`unsupported`) or at the end of `from`. */
-Result<uint64_t> kernel_copy(int from, int to, Range range, bool& unsupported, CopyControl& control) {
+/** Yields how many bytes the kernel copied before it gave up, `across` file systems, at the end of `from`, or for another reason. */
+Result<uint64_t> kernel_copy(int from, int to, Range range, bool& across, CopyControl& control) {
   uint64_t done = 0;
   while (done < range.length) {
     off64_t in = static_cast<off64_t>(range.offset + done), out = in;
@@ -73,7 +73,7 @@ Result<uint64_t> kernel_copy(int from, int to, Range range, bool& unsupported, C
     if (n < 0) {
       if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EIO)
         return kernel_failure("copy_file_range", 0, "at offset " + std::to_string(range.offset + done));
-      unsupported = true;
+      across = errno == EXDEV;
       return done;
     }
     // 0 is the end of the file, but some file systems also say it for what they cannot copy: let read() decide.
@@ -205,9 +205,8 @@ std::vector<Range> changed_ranges(const std::vector<Extent>& before, const std::
 constexpr uint64_t kWriteBehind = uint64_t{8} << 20;
 
 Status copy_range(int from, int to, Range range, bool skip_zeros, CopyBuffers& buffers, CopyControl& control) {
-  if (!skip_zeros) {
-    bool unsupported = false;
-    auto copied = kernel_copy(from, to, range, unsupported, control);
+  if (!skip_zeros && !buffers.across) {
+    auto copied = kernel_copy(from, to, range, buffers.across, control);
     if (!copied.ok()) return copied.failure();
     range = {range.offset + *copied, range.length - *copied};
   }

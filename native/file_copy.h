@@ -53,6 +53,9 @@ class CopyBuffers {
   char* first() { return base_; }
   char* second() { return base_ + kSize; }
 
+  /** The kernel copies and clones nothing between these two file systems (EXDEV). For whoever copies many files between them. */
+  bool across = false;
+
  private:
   char* base_;
 };

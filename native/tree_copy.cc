@@ -27,7 +27,7 @@ Status copy_one(int from_directory, int to_directory, TreeFile& file, CopyBuffer
 
   uint64_t size = static_cast<uint64_t>(status.st_size);
   copy_creation_flags(from.get(), to.get());
-  auto cloned = size == 0 ? Result<bool>(true) : clone_file(from.get(), to.get());
+  auto cloned = size == 0 || buffers.across ? Result<bool>(size == 0) : clone_file(from.get(), to.get());
   if (!cloned.ok()) return cloned.failure();
   if (!*cloned) {
     // Most files are small and dense: asking for their holes costs more than it saves.

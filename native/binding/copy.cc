@@ -83,9 +83,10 @@ Writers to_writers(const Napi::Value& value) {
   return text == "none" ? Writers::kNone : text == "append-only" ? Writers::kAppendOnly : Writers::kAny;
 }
 
-/** Allocated and populated once a thread: the main one uses its own in the pause. */
+/** Allocated and populated once a thread: the main one uses its own in the pause. For one piece of work at a time. */
 CopyBuffers& thread_buffers() {
   thread_local CopyBuffers buffers;
+  buffers.across = false;
   return buffers;
 }
 
