@@ -84,9 +84,13 @@ Status Tracee::suspend_dispatch() {
   return set_dispatch({});
 }
 
-Status Tracee::set_dispatch(const SyscallUserDispatch& wanted) {
-  SyscallUserDispatch copy = wanted;
-  if (ptrace(kSetDispatch, tid_, sizeof copy, &copy) < 0) return kernel_failure("PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG", tid_);
+Status Tracee::restore_dispatch() {
+  if (!dispatch_) return Done{};
+  return set_dispatch(*std::exchange(dispatch_, std::nullopt));
+}
+
+Status Tracee::set_dispatch(SyscallUserDispatch wanted) {
+  if (ptrace(kSetDispatch, tid_, sizeof wanted, &wanted) < 0) return kernel_failure("PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG", tid_);
   return Done{};
 }
 
@@ -100,8 +104,12 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   auto gadget = find_syscall_instruction(tid_);
   if (!gadget.ok()) return gadget.failure();
   FDMOVE_TRY(leave_critical_section());
-  FDMOVE_TRY(ptrace_request::set_signal_mask(tid_, kAllSignals));
   FDMOVE_TRY(suspend_dispatch());
+  Status blocked = ptrace_request::set_signal_mask(tid_, kAllSignals);
+  if (!blocked.ok()) {
+    (void)restore_dispatch();
+    return blocked;
+  }
   injecting_ = true;
   return injection_.open(tid_, registers_, *gadget, deadline);
 }
@@ -197,7 +205,7 @@ Status Tracee::begin_end_of_injection(const Deadline& deadline) {
 Status Tracee::await_end_of_injection(const Deadline& deadline) {
   if (!std::exchange(ending_, false) || gone_) return Done{};
   Status closed = injection_.end_close(tid_, deadline);
-  if (closed.ok() && dispatch_) closed = set_dispatch(*std::exchange(dispatch_, std::nullopt));
+  if (closed.ok()) closed = restore_dispatch();
   if (closed.ok() || closed.failure().error != ESRCH) return closed;
   mark_gone();
   return Done{};

@@ -101,7 +101,8 @@ class Tracee {
   Status ended_badly(const Status& status);
   Status leave_critical_section();
   Status suspend_dispatch();
-  Status set_dispatch(const SyscallUserDispatch& wanted);
+  Status restore_dispatch();
+  Status set_dispatch(SyscallUserDispatch wanted);
 
   pid_t pid_;
   pid_t tid_;

@@ -2,7 +2,7 @@
 // What stands between this user and one process.
 import { readFileSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
-import { frozenCgroup } from '../job/frozen-cgroup.js'
+import { frozenCgroup, listFreezers } from '../job/frozen-cgroup.js'
 import { tracingObstruction } from '../job/permission.js'
 import { has, isKernelThread, isZombie, ownStatus, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { type Check, fails, fine, worse } from './diagnosis.js'
@@ -79,7 +79,7 @@ function wordSize(pid: number): Check {
 
 function stopping(pid: number, status: ProcStatus): Check {
   const name = 'stop'
-  const cgroup = frozenCgroup(pid)
+  const cgroup = frozenCgroup(pid, listFreezers())
   if (cgroup !== undefined) return fails(name, `its cgroup ${cgroup.toString()} is frozen`, 'thaw it first')
   if (status.state !== 'D') return fine(name, 'it can be stopped')
   const where = readOrEmpty(`/proc/${pid}/wchan`).toString() || 'the kernel'

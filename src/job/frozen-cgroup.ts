@@ -20,21 +20,28 @@ export function parseCgroups(text: Buffer): CgroupMember[] {
     })
 }
 
+/** Where a hierarchy that can freeze is mounted. */
+export type Freezer = { readonly firstVersion: boolean; readonly root: Buffer; readonly mountPoint: Buffer }
+
+export function listFreezers(): Freezer[] {
+  return parseMountinfo(readFileSync('/proc/self/mountinfo')).flatMap(({ type, root, mountPoint, superOptions }) => {
+    const firstVersion = type === 'cgroup' && superOptions.toString('latin1').split(',').includes('freezer')
+    return type === 'cgroup2' || firstVersion ? [{ firstVersion, root, mountPoint }] : []
+  })
+}
+
 /** The directory of the frozen cgroup that a process is in; undefined where it is in none, or that cannot be seen. */
-export function frozenCgroup(pid: number): Buffer | undefined {
+export function frozenCgroup(pid: number, freezers: readonly Freezer[]): Buffer | undefined {
   try {
     const members = parseCgroups(readFileSync(`/proc/${pid}/cgroup`))
-    const mounts = parseMountinfo(readFileSync('/proc/self/mountinfo'))
-    for (const { type, root, mountPoint, superOptions } of mounts) {
-      const freezes = type === 'cgroup' && superOptions.toString('latin1').split(',').includes('freezer')
-      if (type !== 'cgroup2' && !freezes) continue
+    for (const { firstVersion, root, mountPoint } of freezers) {
       const member = members.find(({ controllers }) =>
-        freezes ? controllers.includes('freezer') : !controllers.length,
+        firstVersion ? controllers.includes('freezer') : controllers.length === 0,
       )
       const inner = member && below(root, member.path)
       if (inner === undefined) continue
       const directory = Buffer.concat([mountPoint, Buffer.from('/'), inner])
-      if (isFrozen(directory, freezes)) return directory
+      if (isFrozen(directory, firstVersion)) return directory
     }
   } catch {
     // Not to know is no obstacle: what cannot be stopped or run is told when it is tried.

@@ -4,16 +4,17 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
-import { frozenCgroup } from './frozen-cgroup.js'
+import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
 import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
 import { below, type Storage } from './storage.js'
 
 /** Everything of the kind, before anything is touched. */
 export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
+  const freezers = listFreezers()
   const atRest = snapshot.processes.flatMap(({ pid }) => {
     try {
-      return [...waitingOpens(from, pid), ...servedByItself(from, pid), ...frozen(pid)]
+      return [...waitingOpens(from, pid), ...servedByItself(from, pid), ...frozen(pid, freezers)]
     } catch (error) {
       return gone(error) ?? []
     }
@@ -125,8 +126,8 @@ function servedByItself(from: Storage, pid: number): Obstacle[] {
 }
 
 /** Threads in a frozen cgroup stop, and run no call of ours. */
-function frozen(pid: number): Obstacle[] {
-  const cgroup = frozenCgroup(pid)
+function frozen(pid: number, freezers: readonly Freezer[]): Obstacle[] {
+  const cgroup = frozenCgroup(pid, freezers)
   if (cgroup === undefined) return []
   const why = 'is frozen (docker pause, systemctl freeze): nothing can be done in its processes until it is thawed'
   return [{ pid, kind: 'cgroup', what: cgroup.toString(), why }]
