@@ -4,6 +4,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
+import { parseMountinfo } from '../proc/index.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
 import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
@@ -19,7 +20,7 @@ export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
       return gone(error) ?? []
     }
   })
-  return [...atRest, ...findAsynchronous(snapshot)]
+  return [...atRest, ...mountsBelowRoots(snapshot), ...findAsynchronous(snapshot)]
 }
 
 /** Requests that the kernel works on while the threads stand still would still reach the old files. Cheap where there are none. */
@@ -131,4 +132,23 @@ function frozen(pid: number, freezers: readonly Freezer[]): Obstacle[] {
   if (cgroup === undefined) return []
   const why = 'is frozen (docker pause, systemctl freeze): nothing can be done in its processes until it is thawed'
   return [{ pid, kind: 'cgroup', what: cgroup.toString(), why }]
+}
+
+/** A root directory that moves leaves behind what is mounted below it: /proc, /dev, volumes. */
+function mountsBelowRoots({ workplaces }: JobSnapshot): Obstacle[] {
+  return workplaces.flatMap(({ pid, tid, root }) => {
+    if (root === undefined) return []
+    try {
+      // What a process sees of its mounts is what is below its root directory.
+      const mounts = parseMountinfo(readFileSync(`/proc/${tid}/mountinfo`)).map(({ mountPoint }) =>
+        mountPoint.toString(),
+      )
+      const below = mounts.filter((path) => path !== '/')
+      if (below.length === 0) return []
+      const why = `has mounts below it (${below.slice(0, 5).join(', ')}), which would be missing at NEW`
+      return [{ pid, kind: 'root', what: 'root directory', why }]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
 }

@@ -132,8 +132,16 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
 
   const named = new Set(neededInodes(snapshot).flatMap(({ key, names }) => (names.length > 0 ? [key] : [])))
   for (const { pid, held } of snapshot.tables) {
-    for (const { fd, inode, flags, locks } of held) {
+    for (const { fd, inode, flags, locks, signalling } of held) {
       const what = `fd ${fd} -> ${show(inode)}`
+      // fcntl(2) F_NOTIFY makes the caller the owner of the description; what it asked for nothing tells.
+      if (signalling && kindOf(inode.mode) === 'directory')
+        refuse(
+          pid,
+          'fd',
+          what,
+          'is a directory whose changes may be signalled (F_NOTIFY): the program must close it first',
+        )
       const why = whyNotOpenable(inode, flags, named)
       if (why !== undefined) refuse(pid, 'fd', what, why)
       for (const lock of locks) {

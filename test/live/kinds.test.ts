@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
-import { existsSync, lstatSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import type { FileSystem } from '../helpers/storage.js'
@@ -149,6 +149,26 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
     expect(result.stderr).toContain(what)
     await target.end()
   }
+})
+
+test('a directory whose changes are signalled, and a root with a mount below it, are refused by name', async ({
+  dirs,
+  cleanup,
+  spawnTarget,
+}) => {
+  const notified = await spawnTarget('hold', `open ro,dir ${dirs.old} 10`, 'notify 10')
+  const first = await tryMove(notified.pid, dirs)
+  expectRefused(first, 'ERR_FDMOVE_HOLD')
+  expect(first.stderr).toContain('F_NOTIFY')
+
+  mkdirSync(`${dirs.old}/root/below`, { recursive: true })
+  await execa('mount', ['-t', 'tmpfs', 'none', `${dirs.old}/root/below`])
+  cleanup.add('mounts', () => execa('umount', [`${dirs.old}/root/below`]))
+  const chrooted = await spawnTarget('odd-holds')
+  await chrooted.send(`chroot ${dirs.old}/root`)
+  const second = await tryMove(chrooted.pid, dirs)
+  expectRefused(second, 'ERR_FDMOVE_HOLD')
+  expect(second.stderr).toContain('/below')
 })
 
 test('a program that names OLD in its arguments is moved with a warning', async ({ dirs, spawnTarget }) => {

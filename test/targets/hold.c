@@ -11,6 +11,7 @@
  *   fork                      child COMMAND      a process that shares every description; runs COMMAND there
  *   dumpable 0|1              uid UID            map FD LENGTH         setowner FD
  *   hint FD [N]               F_SET_RW_HINT      -> the hint that there is now
+ *   notify FD                 F_NOTIFY of a directory, for names that are made
  *   state                     one line of JSON: cwd, and of every fd above 2 what fcntl, lseek and fstat say
  */
 #include "target.h"
@@ -197,6 +198,9 @@ static void run(char *line) {
     answer("ok");
   } else if (IS("setowner")) {
     CHECK(fcntl(fd, F_SETOWN, getpid()) == 0);
+    answer("ok");
+  } else if (IS("notify")) {
+    CHECK(fcntl(fd, F_NOTIFY, DN_CREATE) == 0);
     answer("ok");
   } else if (IS("hint")) {
     uint64_t hint = (uint64_t)NUMBER(2);
