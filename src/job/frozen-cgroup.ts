@@ -2,23 +2,8 @@
 // A cgroup that is frozen: its threads can be stopped, but run none of our calls until it is thawed. Kernel documentation:
 // admin-guide/cgroup-v2.rst (cgroup.freeze), admin-guide/cgroup-v1/freezer-subsystem.rst.
 import { readFileSync } from 'node:fs'
-import { parseMountinfo } from '../proc/index.js'
+import { parseCgroups, parseMountinfo } from '../proc/index.js'
 import { below } from './storage.js'
-
-/** Where a process is in one hierarchy: a line of /proc/PID/cgroup. */
-export type CgroupMember = { readonly controllers: readonly string[]; readonly path: Buffer }
-
-/** The lines of /proc/PID/cgroup, cgroups(7); the one of version 2 has no controllers. */
-export function parseCgroups(text: Buffer): CgroupMember[] {
-  return text
-    .toString('latin1')
-    .split('\n')
-    .flatMap((line) => {
-      const [, controllers, path] = /^\d+:([^:]*):(\/.*)$/.exec(line) ?? []
-      if (controllers === undefined || path === undefined) return []
-      return [{ controllers: controllers.split(',').filter(Boolean), path: Buffer.from(path, 'latin1') }]
-    })
-}
 
 /** Where a hierarchy that can freeze is mounted. */
 export type Freezer = { readonly firstVersion: boolean; readonly root: Buffer; readonly mountPoint: Buffer }

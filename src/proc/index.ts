@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 export * from './capabilities.js'
+export * from './cgroups.js'
 export * from './device.js'
 export * from './fdinfo.js'
 export * from './locks.js'

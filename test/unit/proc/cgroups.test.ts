@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { expect, test } from 'vitest'
-import { parseCgroups } from '../../../src/job/frozen-cgroup.js'
+import { parseCgroups } from '../../../src/proc/cgroups.js'
 
 test('the cgroups of a process, of both versions, with colons and blanks in their names', () => {
   const text = '9:name=systemd:/user.slice\n4:cpu,cpuacct:/a:b\n3:freezer:/docker/1 2\n0::/system.slice/x.service\n'
