@@ -201,7 +201,7 @@ std::vector<Range> changed_ranges(const std::vector<Extent>& before, const std::
   return normalized(std::move(changed), size);
 }
 
-/** The device works while more is copied, and not only in the fsync at the end. It waits for nothing. */
+/** So often the device is given work while more is copied, and not only in the fsync at the end. No page is waited for; a full queue may be. */
 constexpr uint64_t kWriteBehind = uint64_t{8} << 20;
 
 Status copy_range(int from, int to, Range range, bool skip_zeros, CopyBuffers& buffers, CopyControl& control) {

@@ -67,9 +67,11 @@ function peek(pid: number, socket: number): Buffer[] {
   } catch {
     return []
   }
-  return [...fds].map((fd) => {
-    const path = readlinkSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })
-    closeSync(fd)
-    return path
-  })
+  try {
+    return [...fds].map((fd) => readlinkSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' }))
+  } catch {
+    return [] // a name too long to be read
+  } finally {
+    for (const fd of fds) closeSync(fd)
+  }
 }

@@ -2,6 +2,7 @@
 // `fdmove doctor`: exit status 0 only when the main job can work, else what to change.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { execa } from 'execa'
+import { makeCgroup } from '../helpers/cgroup.js'
 import { until } from '../helpers/deadline.js'
 import { commandPath } from '../helpers/root.js'
 import { need } from '../helpers/skip.js'
@@ -43,6 +44,16 @@ test('a process that may be moved is left alone by the question', async ({ spawn
   expect(check('permission')).toMatchObject({ state: 'fine' })
   expect(check('word-size')).toMatchObject({ state: 'fine', found: '64 bits' })
   expect(readFileSync(`/proc/${target.pid}/status`, 'utf8')).toContain('TracerPid:\t0')
+})
+
+test('a process in a frozen cgroup cannot be moved, and doctor says why', async ({ cleanup, spawnTarget }) => {
+  const cgroup = await makeCgroup(cleanup)
+  const target = await spawnTarget('hold')
+  await cgroup.freeze(target.pid)
+  const { check, exitCode } = await doctor(['--pid', target.pid])
+  cgroup.thaw()
+  expect(check('stop')).toMatchObject({ state: 'fails', advice: 'thaw it first' })
+  expect(exitCode).toBe(1)
 })
 
 test("another user's process is refused for its uid", async ({ spawnTarget }) => {

@@ -171,6 +171,22 @@ test('a directory whose changes are signalled, and a root with a mount below it,
   expect(second.stderr).toContain('/below')
 })
 
+test('a directory that is half read, and fds on their way that cannot be looked at, are warned about', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const reader = await spawnTarget('hold', `open ro,dir ${dirs.old} 10`, 'seek 10 2', `open ro,dir ${dirs.old} 11`)
+  const first = await move(reader.pid, dirs)
+  const told = first.json.warnings.filter((warning) => warning.includes('has read a part of the directory'))
+  expect(told).toEqual([expect.stringContaining(`${dirs.old} (fd 10)`)])
+
+  writeFileSync(`${dirs.old}/sent`, '')
+  const receiver = await spawnTarget('odd-holds')
+  await receiver.send(`unseen ${dirs.old}/sent`)
+  const second = await tryMove(receiver.pid, dirs, ['--dry-run'])
+  expect(second.stdout).toMatch(/1 fds that wait in fd \d+ -> socket to be received cannot be looked at/)
+})
+
 test('a program that names OLD in its arguments is moved with a warning', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('append-log', `${dirs.old}/log`)
   const { json } = await move(target.pid, dirs)

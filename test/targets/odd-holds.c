@@ -7,6 +7,7 @@
  *   bind PATH         a listening unix socket and one accepted connection; the name is bound relative to PATH's directory
  *   ring PATH         a file registered with an io_uring, its fd closed
  *   queue PATH        a file on its way through a socket pair, its fd closed
+ *   unseen PATH       the same, and whoever peeks at it changes what is read (SO_PEEK_OFF)
  *   thread PATH DIR   a thread with an fd table and a working directory of its own, with PATH open and DIR entered
  *   chroot PATH       the root directory
  *   leaderless PATH   opens PATH, then the main thread ends and another serves the commands
@@ -50,9 +51,10 @@ static void register_with_ring(const char *path) {
   close(fd);
 }
 
-static void queue(const char *path) {
-  int ends[2];
+static void queue(const char *path, bool peek_moves) {
+  int ends[2], start = 0;
   CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+  CHECK(!peek_moves || setsockopt(ends[1], SOL_SOCKET, SO_PEEK_OFF, &start, sizeof start) == 0);
   int fd = open_or_fail(path);
   union {
     char bytes[CMSG_SPACE(sizeof(int))];
@@ -115,8 +117,8 @@ static void run(char *line) {
     bind_and_connect(word[1]);
   } else if (IS("ring")) {
     register_with_ring(word[1]);
-  } else if (IS("queue")) {
-    queue(word[1]);
+  } else if (IS("queue") || IS("unseen")) {
+    queue(word[1], IS("unseen"));
   } else if (IS("chroot")) {
     CHECK(chroot(word[1]) == 0);
   } else {
