@@ -92,6 +92,11 @@ export type Native = {
   /** For each element the index of the first one that is the same object; see kcmp for types. */
   kcmpGroups(type: number, pids: Int32Array, indices: Int32Array): Int32Array
   /**
+   * Whether an fd leads to the very description that an epoll instance of another thread has registered: under
+   * `number`, and as which of those that are registered under it. False where it may not be asked. KCMP_EPOLL_TFD.
+   */
+  isRegistered(tid: number, fd: number, epollTid: number, epollFd: number, number: number, occurrence: number): boolean
+  /**
    * [dev, ino, flags, offset] of each fd, as stat and fdinfo tell; four times -1 for one that cannot be read. With
    * `borrow`, which is quicker, without O_CLOEXEC of files and directories (native/borrowed_fd.h).
    */

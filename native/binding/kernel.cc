@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/limits.h>
 #include <numeric>
 #include <optional>
@@ -60,6 +61,19 @@ Napi::Value kcmp(const Napi::CallbackInfo& info) {
   long result = syscall(SYS_kcmp, to_i64(info[0]), to_i64(info[1]), to_i64(info[2]), to_u64(info[3]), to_u64(info[4]));
   if (result < 0) return throw_failure(info.Env(), kernel_failure("kcmp", static_cast<pid_t>(to_i64(info[0]))));
   return Napi::Number::New(info.Env(), static_cast<double>(result));
+}
+
+/**
+ * isRegistered(tid, fd, epollTid, epollFd, number, occurrence): whether the fd leads to the description that the epoll
+ * instance has registered under the number, as which of those with that number. kcmp(2), KCMP_EPOLL_TFD.
+ */
+Napi::Value is_registered(const Napi::CallbackInfo& info) {
+  kcmp_epoll_slot slot{};
+  slot.efd = static_cast<__u32>(to_i64(info[3]));
+  slot.tfd = static_cast<__u32>(to_i64(info[4]));
+  slot.toff = static_cast<__u32>(to_i64(info[5]));
+  return Napi::Boolean::New(
+      info.Env(), syscall(SYS_kcmp, to_i64(info[0]), to_i64(info[2]), KCMP_EPOLL_TFD, to_i64(info[1]), &slot) == 0);
 }
 
 /**
@@ -261,6 +275,7 @@ Napi::Value fd_states(const Napi::CallbackInfo& info) {
 
 void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("kcmp", Napi::Function::New(env, kcmp, "kcmp"));
+  exports.Set("isRegistered", Napi::Function::New(env, is_registered, "isRegistered"));
   exports.Set("syscallNumber", Napi::Function::New(env, number_of_syscall, "syscallNumber"));
   exports.Set("errorName", Napi::Function::New(env, error_name, "errorName"));
   exports.Set("fdStates", Napi::Function::New(env, fd_states, "fdStates"));

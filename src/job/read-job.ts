@@ -20,6 +20,7 @@ import { filterFor } from '../scan/scan.js'
 import { identifyStorage, locate, relativeOf } from '../scan/storage.js'
 import { boundSockets } from '../scan/unix-sockets.js'
 import { type Place, unpackProcess, type WalkedFd, type WalkedProcess } from '../scan/walk.js'
+import { type ReadTable, withRegistrations } from './epolls.js'
 import { whyExeStays } from './exe-access.js'
 import { gone } from './gone.js'
 import { isLocal } from './local.js'
@@ -132,7 +133,7 @@ export function createJobReader(from: Buffer): JobReader {
     const fs = native.kcmpGroups(kcmp.fs, tids, new Int32Array(tids.length))
     const firstOf = (groups: Int32Array) => tasks.filter((_, index) => groups[index] === index)
     const sizes = new Map(walked.map((one) => [one.tasks[0]?.tid, parseStatus(one.status)?.fdSize]))
-    const fdTables = firstOf(files).map(({ pid, task }): FdTable => {
+    const read = firstOf(files).map(({ pid, task }): ReadTable => {
       const table = mountTableOf(pid)
       const infos = new Map(task.fds.map((fd) => [fd, infoOf(fd)]))
       obstacles.push(...task.fds.flatMap((fd) => obstaclesOf(pid, fd, infos.get(fd)!)))
@@ -164,7 +165,8 @@ export function createJobReader(from: Buffer): JobReader {
       }
     })
     const sharing = { tids, files, fs }
-    return { ...fingerprints, sharing, processes, tables: numberDescriptions(fdTables), workplaces, obstacles }
+    const { tables, obstacles: unreachable } = withRegistrations(numberDescriptions(read))
+    return { ...fingerprints, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
   }
 
   function jobProcess({ pid, stat: statText, status: statusText, maps, tasks }: WalkedProcess): JobProcess | undefined {
@@ -382,7 +384,7 @@ function infoOf({ details }: WalkedFd): FdInfo | undefined {
 }
 
 /** Numbers the open file descriptions over all tables: only fds of one inode, or two inotify instances, can be one. */
-function numberDescriptions(tables: readonly FdTable[]): FdTable[] {
+function numberDescriptions(tables: readonly ReadTable[]): ReadTable[] {
   const candidates = new Map<string, { tid: number; fd: number }[]>()
   for (const { tid, held, inotifies } of tables) {
     for (const { key, fd } of [
@@ -435,7 +437,7 @@ function mountNamespaceOf(pid: number): number | undefined {
   return undefined
 }
 
-function withSignalling({ tid, held }: FdTable): readonly HeldFd[] {
+function withSignalling({ tid, held }: ReadTable): readonly HeldFd[] {
   const found = native.signalling(
     tid,
     Int32Array.from(held, ({ fd }) => fd),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a job holds, at one moment: the input of planning. Plain data; read-job.ts makes it.
-import type { EpollEntry, FileLock, Mapping } from '../proc/index.js'
+import type { FileLock, Mapping } from '../proc/index.js'
 
 /** An inode and the name that the kernel prints for it. */
 export type HeldInode = {
@@ -53,8 +53,14 @@ export type HeldInotify = {
   readonly description: number
 }
 
-/** An epoll instance, with what is registered in it. */
-export type HeldEpoll = { readonly fd: number; readonly entries: readonly EpollEntry[] }
+/** What a table has to register anew with an epoll instance, whose fd is `epoll`, because it moves. */
+export type Registration = {
+  readonly epoll: number
+  readonly fd: number
+  /** EPOLL* bits. */
+  readonly events: number
+  readonly data: bigint
+}
 
 /** Something that keeps OLD, or would be lost, and that no plan can move; or not yet. */
 export type Obstacle = {
@@ -71,7 +77,7 @@ export type FdTable = {
   readonly tid: number
   readonly held: readonly HeldFd[]
   readonly inotifies: readonly HeldInotify[]
-  readonly epolls: readonly HeldEpoll[]
+  readonly registrations: readonly Registration[]
   /** io_uring instances, of whatever storage. */
   readonly rings: readonly { readonly fd: number; readonly pollThread: number; readonly submissions: number }[]
   /** All fds of the table, to know whether there is room for more. */

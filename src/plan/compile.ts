@@ -13,8 +13,8 @@
 import type { HeldWatch } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
+import { hasOffset } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
-import { kindOf } from './plan-job.js'
 import type { Argument, Datum, Operation, Program, Undo } from './program.js'
 
 export const phases = ['open', 'receive', 'set', 'watch', 'commit', 'finish'] as const
@@ -244,17 +244,10 @@ function compileUnit(
       if (kind === 'lease' && owner.tid === unit.tid)
         builder.add('fcntl', [owner.fd, F_SETLEASE, mode === 'read' ? 0 : 1])
   // An epoll instance knows a file by its description: the old registration ends with the old description.
-  const replaced = new Set(
-    own.filter(isPollable).flatMap(({ members }) => members.filter(({ tid }) => tid === unit.tid).map(({ fd }) => fd)),
-  )
-  for (const { fd: epoll, entries } of unit.table?.epolls ?? []) {
-    for (const { fd, events, data } of entries) {
-      if (!replaced.has(fd)) continue
-      builder.add('epoll_ctl', [epoll, EPOLL_CTL_ADD, fd, { data: builder.datum(epollEvent(events, data)) }], {
-        undo: { syscall: 'epoll_ctl', args: [epoll, EPOLL_CTL_DEL, fd, 0] },
-      })
-    }
-  }
+  for (const { epoll, fd, events, data } of unit.table?.registrations ?? [])
+    builder.add('epoll_ctl', [epoll, EPOLL_CTL_ADD, fd, { data: builder.datum(epollEvent(events, data)) }], {
+      undo: { syscall: 'epoll_ctl', args: [epoll, EPOLL_CTL_DEL, fd, 0] },
+    })
   if (cwd || root) {
     const here = openInTarget(builder, Buffer.from('.'), fileFlags.O_PATH | fileFlags.O_DIRECTORY)
     kept.push(here)
@@ -294,12 +287,6 @@ function compileUnit(
     unused,
     mapped: new Map(own.flatMap(({ id, role }) => (role === undefined ? [] : [[id, fresh.get(id)!]]))),
   }
-}
-
-/** A file or a directory. */
-export function hasOffset(mode: number): boolean {
-  const kind = kindOf(mode)
-  return kind === 'file' || kind === 'directory'
 }
 
 /** How many more fds than now a program has open at once, at most: a new or a kept one a description, and a few more. */
@@ -416,11 +403,6 @@ function addWatches(
     next = wd + 1
   }
   return unused
-}
-
-/** epoll takes no regular files or directories. epoll_ctl(2), EPERM. */
-export function isPollable({ inode }: Description): boolean {
-  return inode === undefined || kindOf(inode.mode) === 'fifo' || kindOf(inode.mode) === 'device'
 }
 
 /** struct epoll_event of epoll_ctl(2): packed on x86_64 and nowhere else. */

@@ -2,9 +2,8 @@
 // What is to be done to a job, as plain data: planJob() makes it, compileJob() turns it into programs.
 import type { FdTable, HeldInode, HeldMapping, HeldWatch, Workplace } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
+import type { InodeKind } from './inode-kind.js'
 import type { Refusal } from './move-plan.js'
-
-export type InodeKind = 'file' | 'directory' | 'fifo' | 'symlink' | 'device' | 'socket'
 
 /** One inode that the job needs at NEW. */
 export type NeededInode = {

@@ -4,25 +4,10 @@
 import type { HeldInode, HeldWatch, JobSnapshot } from '../job/snapshot.js'
 import { nameless, whyLockStays } from '../scan/movability.js'
 import { fileFlags } from './file-flags.js'
-import type { Description, InodeKind, JobPlan, NeededInode, Remap, Unit } from './job-plan.js'
+import { kindOf } from './inode-kind.js'
+import type { Description, JobPlan, NeededInode, Remap, Unit } from './job-plan.js'
 import { mappingRefusals, needMapped, planMappings } from './mappings.js'
 import type { Refusal } from './move-plan.js'
-
-const S_IFMT = 0o170000
-// A list and not an object: the formatter rewrites octal keys of an object into other numbers.
-const fileTypes = new Map<number, InodeKind>([
-  [0o100000, 'file'],
-  [0o040000, 'directory'],
-  [0o010000, 'fifo'],
-  [0o120000, 'symlink'],
-  [0o020000, 'device'],
-  [0o060000, 'device'],
-  [0o140000, 'socket'],
-])
-
-export function kindOf(mode: number): InodeKind {
-  return fileTypes.get(mode & S_IFMT) ?? 'file'
-}
 
 export function planJob(snapshot: JobSnapshot): JobPlan {
   const sameView = new Map(snapshot.processes.map((process) => [process.pid, process.sameView]))

@@ -6,7 +6,8 @@ import { findAsynchronous } from '../job/in-flight.js'
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
-import { compileJob, isPollable, phases, type UnitProgram } from '../plan/compile.js'
+import { compileJob, phases, type UnitProgram } from '../plan/compile.js'
+import { isPollable } from '../plan/inode-kind.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
@@ -64,7 +65,8 @@ export function pathOf(staged: ReadonlyMap<string, Staged>): (key: string) => Bu
 /** Whether the job holds what it held when the programs were made. */
 export function isAsPrepared(reader: JobReader, { snapshot, plan, quick }: Prepared, pids: readonly number[]): boolean {
   // What epoll watches and the flags of a mapping are in no fingerprint.
-  if (plan.descriptions.some(isPollable) || plan.remaps.length > 0) return false
+  if (plan.descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))) return false
+  if (plan.remaps.length > 0) return false
   const same = quick
     ? snapshot.quickFingerprint === reader.fingerprint(pids, Int32Array.from(heldFds(snapshot)))
     : snapshot.fingerprint === reader.fingerprint(pids)

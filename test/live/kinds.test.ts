@@ -6,7 +6,7 @@ import { expectRefused, move, tryMove } from '../helpers/move.js'
 import type { FileSystem } from '../helpers/storage.js'
 import { expect, test } from '../helpers/test.js'
 
-const kinds = ['locks', 'deleted', 'directory', 'nodes', 'fifo', 'inotify', 'root', 'tables', 'async'] as const
+const kinds = ['locks', 'deleted', 'directory', 'nodes', 'fifo', 'epoll', 'inotify', 'root', 'tables', 'async'] as const
 
 for (const kind of kinds) {
   test(`${kind}: all is as it was after a move, the old storage can be unmounted, and it moves back`, async ({
@@ -15,10 +15,10 @@ for (const kind of kinds) {
   }) => {
     const [old, fresh, other] = [await storage('ext4'), await storage('ext4'), await storage('ext4')]
     const target = await spawnTarget('kinds', kind, old.path)
-    await move(target.pid, { old: old.path, new: fresh.path })
+    await move(target.pid, { old: old.path, new: fresh.path }, ['--tree'])
     expect(await target.send(`check ${fresh.path}`)).toBe('ok')
     await old.umount()
-    await move(target.pid, { old: fresh.path, new: other.path })
+    await move(target.pid, { old: fresh.path, new: other.path }, ['--tree'])
     expect(await target.send(`check ${other.path}`)).toBe('ok')
     await fresh.umount()
     expect(await target.end()).toEqual({ exitCode: 0 })
@@ -140,6 +140,7 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
     [`ring ${dirs.old}/ringed`, 'io_uring'],
     [`mark ${dirs.old}/ringed`, 'fanotify'],
     [`queue ${dirs.old}/ringed`, 'waits in it to be received'],
+    [`poll ${dirs.old}/renumbered`, 'which leads elsewhere by now'],
   ] as const) {
     writeFileSync(`${dirs.old}/ringed`, '')
     const target = await spawnTarget('odd-holds')

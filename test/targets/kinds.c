@@ -8,6 +8,7 @@
  *   directory  a directory fd in the middle of being read, a deleted directory as fd and another as working directory
  *   nodes      O_PATH fds on a file and a directory, one on a symbolic link itself, /dev/null's twin, a linked file
  *   fifo       both ends of a FIFO with data queued, one of them in an epoll instance
+ *   epoll      an epoll instance on two fds and in a child, which has registered a FIFO in it as well
  *   inotify    watches on a directory and a file, a number given up between them, the instance in an epoll instance
  *   root       OLD/root as root directory, a file open below it, the working directory elsewhere in it
  *   tables     a thread with an fd table, a working directory and a root of its own
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -204,6 +206,47 @@ static void check_fifo(const char *now) {
   write_all(fifo_writer, "queued", 6);
 }
 
+/* epoll */
+
+static int shared_epoll, shared_reader, shared_writer;
+
+static void add_to_epoll(int fd, uint64_t data) {
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = data};
+  CHECK(epoll_ctl(shared_epoll, EPOLL_CTL_ADD, fd, &event) == 0);
+}
+
+static void hold_epoll(void) {
+  int ready[2];
+  char byte;
+  CHECK(mkfifo(in(old, "fifo"), 0600) == 0 && pipe(ready) == 0);
+  shared_reader = opened(in(old, "fifo"), O_RDONLY | O_NONBLOCK);
+  shared_writer = opened(in(old, "fifo"), O_WRONLY);
+  shared_epoll = epoll_create1(EPOLL_CLOEXEC);
+  CHECK(dup(shared_epoll) >= 0);
+  add_to_epoll(shared_reader, 1);
+  pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+    add_to_epoll(opened(in(old, "fifo"), O_RDONLY | O_NONBLOCK), 2);
+    write_all(ready[1], "x", 1);
+    for (;;) pause();
+  }
+  CHECK(read(ready[0], &byte, 1) == 1);
+  write_all(shared_writer, "queued", 6);
+}
+
+static void check_epoll(const char *now) {
+  char got[32] = {0};
+  struct epoll_event events[4] = {0};
+  check_leads_to(shared_reader, in(now, "fifo"));
+  CHECK(epoll_wait(shared_epoll, events, 4, 0) == 2);
+  CHECK(events[0].data.u64 + events[1].data.u64 == 3 && events[0].events == EPOLLIN && events[1].events == EPOLLIN);
+  CHECK(read(shared_reader, got, sizeof got) == 6 && strcmp(got, "queued") == 0);
+  CHECK(epoll_wait(shared_epoll, events, 4, 0) == 0);
+  write_all(shared_writer, "queued", 6);
+}
+
 /* inotify */
 
 static int watcher, directory_watch, file_watch, watch_epoll;
@@ -346,7 +389,7 @@ static const struct {
   void (*check)(const char *now);
 } kKinds[] = {
     {"locks", hold_locks, check_locks},       {"deleted", hold_deleted, check_deleted}, {"directory", hold_directory, check_directory},
-    {"nodes", hold_nodes, check_nodes},       {"fifo", hold_fifo, check_fifo},          {"inotify", hold_inotify, check_inotify},
+    {"nodes", hold_nodes, check_nodes},       {"fifo", hold_fifo, check_fifo},          {"epoll", hold_epoll, check_epoll},     {"inotify", hold_inotify, check_inotify},
     {"root", hold_root, check_root},          {"tables", hold_tables, check_tables},    {"async", hold_async, check_async},
 };
 

@@ -8,6 +8,7 @@
  *   ring PATH         a file registered with an io_uring, its fd closed
  *   queue PATH        a file on its way through a socket pair, its fd closed
  *   unseen PATH       the same, and whoever peeks at it changes what is read (SO_PEEK_OFF)
+ *   poll PATH         a FIFO in an epoll instance, under a number that leads nowhere any more
  *   thread PATH DIR   a thread with an fd table and a working directory of its own, with PATH open and DIR entered
  *   chroot PATH       the root directory
  *   leaderless PATH   opens PATH, then the main thread ends and another serves the commands
@@ -18,6 +19,7 @@
 #include <linux/fanotify.h>
 #include <linux/io_uring.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
@@ -65,6 +67,14 @@ static void queue(const char *path, bool peek_moves) {
   struct msghdr message = {.msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
   CHECK(sendmsg(ends[0], &message, 0) == 1);
   close(fd);
+}
+
+static void poll_renumbered(const char *path) {
+  struct epoll_event event = {.events = EPOLLIN};
+  CHECK(mkfifo(path, 0600) == 0);
+  int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  CHECK(fd >= 0 && epoll_ctl(epoll_create1(EPOLL_CLOEXEC), EPOLL_CTL_ADD, fd, &event) == 0);
+  CHECK(dup(fd) >= 0 && close(fd) == 0);
 }
 
 static void *live_apart(void *words) {
@@ -117,6 +127,8 @@ static void run(char *line) {
     bind_and_connect(word[1]);
   } else if (IS("ring")) {
     register_with_ring(word[1]);
+  } else if (IS("poll")) {
+    poll_renumbered(word[1]);
   } else if (IS("queue") || IS("unseen")) {
     queue(word[1], IS("unseen"));
   } else if (IS("chroot")) {
