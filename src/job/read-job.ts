@@ -91,17 +91,28 @@ export function createJobReader(from: Buffer): JobReader {
         .filter(holdsAnything)
         .map(({ pid }) => pid),
     read(pids) {
-      const { processes, ...fingerprints } = look(pids)
-      const walked = processes.map(unpackProcess)
-      for (const { pid, error, at } of walked)
-        if (error !== undefined)
-          throw new FdmoveError(
-            'ERR_FDMOVE_PERMISSION',
-            `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`,
-            { pid },
-          )
-      return digest(walked, fingerprints)
+      for (let looks = 1; ; looks++) {
+        const snapshot = readOnce(pids)
+        // What runs may change between two questions about one fd, or end: what looks odd is looked at again.
+        if (
+          !isOdd(snapshot) ||
+          looks === mostLooks ||
+          native.fingerprint(Int32Array.from(pids), filter) === snapshot.fingerprint
+        )
+          return snapshot
+      }
     },
+  }
+
+  function readOnce(pids: readonly number[]): JobSnapshot {
+    const { processes, ...fingerprints } = look(pids)
+    const walked = processes.map(unpackProcess)
+    for (const { pid, error, at } of walked)
+      if (error !== undefined)
+        throw new FdmoveError('ERR_FDMOVE_PERMISSION', `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`, {
+          pid,
+        })
+    return digest(walked, fingerprints)
   }
 
   function holdsAnything({ error, tasks, maps }: WalkedProcess): boolean {
@@ -169,7 +180,22 @@ export function createJobReader(from: Buffer): JobReader {
     return { ...fingerprints, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
   }
 
-  function jobProcess({ pid, stat: statText, status: statusText, maps, tasks }: WalkedProcess): JobProcess | undefined {
+  /** Undefined when it has ended. */
+  function jobProcess(walked: WalkedProcess): JobProcess | undefined {
+    try {
+      return livingProcess(walked)
+    } catch (error) {
+      return gone(error)
+    }
+  }
+
+  function livingProcess({
+    pid,
+    stat: statText,
+    status: statusText,
+    maps,
+    tasks,
+  }: WalkedProcess): JobProcess | undefined {
     const stat = parseStat(statText)
     const status = parseStatus(statusText)
     const first = tasks[0]
@@ -340,6 +366,24 @@ export function createJobReader(from: Buffer): JobReader {
       add('io_uring', 'io_uring', 'has files registered whose paths this kernel does not tell: they may be of OLD')
     return found
   }
+}
+
+/** How often a job that looks odd is looked at before that is believed. */
+const mostLooks = 10
+
+/** Whether anything is there that a plan would refuse, and that may come of a look at something that was just changing. */
+function isOdd({ obstacles, processes, tables, workplaces }: JobSnapshot): boolean {
+  const inodes = [
+    ...tables.flatMap(({ held }) => held.map(({ inode }) => inode)),
+    ...workplaces.flatMap(({ cwd, root }) => [cwd, root]),
+    ...processes.flatMap(({ exe, mappings }) => [exe, ...mappings.map(({ inode }) => inode)]),
+  ]
+  const isStrange = (inode: HeldInode) => inode.nameless || (inode.deleted && inode.nlink > 0)
+  return (
+    obstacles.length > 0 ||
+    inodes.some((inode) => inode !== undefined && isStrange(inode)) ||
+    processes.some(({ mappings }) => mappings.some(({ path }) => path === undefined))
+  )
 }
 
 const slash = 0x2f
