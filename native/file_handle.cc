@@ -34,4 +34,15 @@ Result<std::string> path_of_handle(const std::string& directory, int type, const
   return proved ? result : std::string();
 }
 
+Result<int> open_same(int mount, int fd, int flags) {
+  alignas(file_handle) char storage[sizeof(file_handle) + MAX_HANDLE_SZ];
+  auto* opaque = reinterpret_cast<file_handle*>(storage);
+  opaque->handle_bytes = MAX_HANDLE_SZ;
+  int mount_id = 0;
+  if (name_to_handle_at(fd, "", opaque, &mount_id, AT_EMPTY_PATH) < 0) return kernel_failure("name_to_handle_at");
+  int same = open_by_handle_at(mount, opaque, flags | O_CLOEXEC);
+  if (same < 0) return kernel_failure("open_by_handle_at");
+  return same;
+}
+
 }  // namespace fdmove

@@ -15,4 +15,10 @@ namespace fdmove {
  */
 Result<std::string> path_of_handle(const std::string& directory, int type, const std::string& handle);
 
+/**
+ * Opens the inode of an fd anew, with flags that a link in /proc/self/fd does not allow: O_NOFOLLOW. `mount` is any fd, no
+ * O_PATH one, on the same file system. Yields the fd. Errors: EPERM, ESTALE, EOPNOTSUPP as above.
+ */
+Result<int> open_same(int mount, int fd, int flags);
+
 }  // namespace fdmove

@@ -440,7 +440,7 @@ Result<Settlement> LiveCopy::settle(bool frozen, CopyBuffers& buffers, CopyContr
 Result<Settlement> LiveCopy::prove(bool frozen, CopyBuffers& buffers, CopyControl& control) {
   auto now = look();
   if (!now.ok()) return now.failure();
-  Settlement settlement{Proof::kUnchanged, now->size, 0};
+  Settlement settlement{Proof::kUnchanged, now->size, 0, now->ctime};
   bool same = passed_ && now->same(snapshot_);
   if (same && unchanged_is_proof()) {
     if (trusts_append_) settlement.proof = Proof::kAppendOnly;

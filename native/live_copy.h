@@ -47,6 +47,7 @@ struct Settlement {
   Proof proof = Proof::kUnchanged;
   uint64_t size = 0;
   uint64_t patched = 0;  ///< bytes written to `to` while the job stood still; not yet made durable
+  struct timespec ctime = {};  ///< OLD's last change
 };
 
 class LiveCopy {

@@ -12,6 +12,7 @@
       "native/file_copy.cc",
       "native/file_handle.cc",
       "native/freezer.cc",
+      "native/inode_search.cc",
       "native/interrupted_call.cc",
       "native/job_fingerprint.cc",
       "native/live_copy.cc",

@@ -13,7 +13,7 @@ namespace {
 Status copy_one(int from_directory, int to_directory, TreeFile& file, CopyBuffers& buffers, CopyControl& control) {
   UniqueFd from(openat(from_directory, file.name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!from.valid()) {
-    if (errno == ENOENT) return Done{};
+    if (errno == ENOENT || errno == ELOOP || errno == ENXIO) return Done{};  // gone, a symbolic link or a socket by now
     return kernel_failure("openat", 0, file.name);
   }
   struct stat status;

@@ -138,6 +138,8 @@ export type Inode = {
   readonly rdev: bigint
   readonly size: bigint
   readonly blocks: bigint
+  /** Of its last change, in nanoseconds. */
+  readonly ctime: bigint
 }
 
 /** native/binding/paths.cc: (directory fd, name); no symbolic link is followed. */
@@ -154,6 +156,11 @@ export type NativePaths = {
   inodeOf(fd: number): Inode
   inodeAt(directory: number, name: Name): Inode | null
   spaceOf(fd: number): { readonly type: number; readonly freeBytes: bigint | null; readonly readOnly: boolean }
+  /**
+   * A path of an inode below `root`, relative to it: `likely` is the directory to look in first, and for so many
+   * microseconds everywhere on the same device. Null when it was not found.
+   */
+  findInode(root: Buffer, likely: Buffer, device: bigint, inode: bigint, microseconds: number): Buffer | null
   /** inotify(7): an fd that is read without waiting. */
   watchNew(): number
   /** Its watch descriptor: any change of the names in a directory, or of what they lead to. */
@@ -236,6 +243,8 @@ export type NativeCopy = {
     readonly sizes: Float64Array
     /** Bytes written, not yet durable. */
     readonly patched: Float64Array
+    /** OLD's last changes, in nanoseconds. */
+    readonly ctimes: BigInt64Array
   }
   /** Times; where `full`, also owner, mode and attributes; if `final`, the flags that forbid changes. `.index` as above. */
   sealAll(from: Int32Array, to: Int32Array, full: Uint8Array, final: boolean): void
@@ -298,6 +307,11 @@ export type NativeScan = {
   lookupInTime(path: Buffer, milliseconds: number): string | null
   /** A path of an inode by its handle, through the mount that `directory` lies on; empty when no name is known. */
   pathOfHandle(directory: Buffer, type: number, handle: Buffer): Buffer
+  /**
+   * Opens the inode of `fd` anew, also with O_NOFOLLOW, which no link in /proc/self/fd takes; `mount` is an fd on the same
+   * file system, not O_PATH. Throws EPERM (CAP_DAC_READ_SEARCH), ESTALE, EOPNOTSUPP.
+   */
+  openSame(mount: number, fd: number, flags: number): number
   /** Seizes, stops, reads and releases a process made for it; native/ptrace_trial.h. */
   tryPtrace(milliseconds: number): { readonly error: string | null; readonly step: string }
   /** st_dev and inode of the file behind a loop device. */

@@ -277,6 +277,7 @@ Napi::Value settle_all(const Napi::CallbackInfo& info) {
   uint32_t count = list.Length();
   auto proofs = Napi::Uint8Array::New(info.Env(), count);
   auto sizes = Napi::Float64Array::New(info.Env(), count), patched = Napi::Float64Array::New(info.Env(), count);
+  auto ctimes = Napi::BigInt64Array::New(info.Env(), count);
   for (uint32_t i = 0; i < count; ++i) {
     LiveCopy& copy = LiveCopyObject::Unwrap(list.Get(i).As<Napi::Object>())->copy();
     if (rehearse) {
@@ -288,11 +289,13 @@ Napi::Value settle_all(const Napi::CallbackInfo& info) {
     proofs[i] = static_cast<uint8_t>(settled->proof);
     sizes[i] = static_cast<double>(settled->size);
     patched[i] = static_cast<double>(settled->patched);
+    ctimes[i] = static_cast<int64_t>(settled->ctime.tv_sec) * 1'000'000'000 + settled->ctime.tv_nsec;
   }
   auto result = Napi::Object::New(info.Env());
   result.Set("proofs", proofs);
   result.Set("sizes", sizes);
   result.Set("patched", patched);
+  result.Set("ctimes", ctimes);
   return result;
 }
 

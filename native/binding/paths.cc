@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "inode_search.h"
 #include "metadata.h"
 #include "safe_path.h"
 
@@ -107,6 +108,7 @@ Napi::Value inode_of(Napi::Env env, const struct stat& status) {
   inode.Set("rdev", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_rdev)));
   inode.Set("size", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_size)));
   inode.Set("blocks", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_blocks)));
+  inode.Set("ctime", Napi::BigInt::New(env, static_cast<int64_t>(status.st_ctim.tv_sec) * 1'000'000'000 + status.st_ctim.tv_nsec));
   return inode;
 }
 
@@ -140,6 +142,14 @@ Napi::Value space_of(const Napi::CallbackInfo& info) {
     space.Set("freeBytes", Napi::BigInt::New(info.Env(), blocks * static_cast<uint64_t>(fs.f_bsize)));
   space.Set("readOnly", Napi::Boolean::New(info.Env(), (fs.f_flags & ST_RDONLY) != 0));
   return space;
+}
+
+/** findInode(root, likely directory, device, inode, microseconds) -> relative path, or null. */
+Napi::Value find_inode(const Napi::CallbackInfo& info) {
+  auto found = fdmove::find_inode(to_bytes(info[0]), to_bytes(info[1]), to_u64(info[2]), to_u64(info[3]), to_u64(info[4]));
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
+  if (!*found) return info.Env().Null();
+  return Napi::Buffer<char>::Copy(info.Env(), (*found)->data(), (*found)->size());
 }
 
 /** watchNew() -> fd, to be read without waiting: struct inotify_event. */
@@ -194,6 +204,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("inodeOf", Napi::Function::New(env, inode_of_fd, "inodeOf"));
   exports.Set("inodeAt", Napi::Function::New(env, inode_at, "inodeAt"));
   exports.Set("spaceOf", Napi::Function::New(env, space_of, "spaceOf"));
+  exports.Set("findInode", Napi::Function::New(env, find_inode, "findInode"));
   exports.Set("watchNew", Napi::Function::New(env, watch_new, "watchNew"));
   exports.Set("watchDirectory", Napi::Function::New(env, watch_directory, "watchDirectory"));
   exports.Set("copyAttributes", Napi::Function::New(env, copy_attributes, "copyAttributes"));

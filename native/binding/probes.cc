@@ -67,6 +67,13 @@ Napi::Value handle(const Napi::CallbackInfo& info) {
   return Napi::Buffer<char>::Copy(info.Env(), path->data(), path->size());
 }
 
+/** openSame(mount fd, fd, flags) -> fd. */
+Napi::Value same(const Napi::CallbackInfo& info) {
+  auto fd = open_same(to_int(info[0]), to_int(info[1]), to_int(info[2]));
+  if (!fd.ok()) return throw_failure(info.Env(), fd.failure());
+  return Napi::Number::New(info.Env(), *fd);
+}
+
 /** tryPtrace(milliseconds) -> { error: errno name or null, step }. */
 Napi::Value trial(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -101,6 +108,7 @@ void register_probes(Napi::Env env, Napi::Object exports) {
   exports.Set("restoreMount", Napi::Function::New(env, restore, "restoreMount"));
   exports.Set("lookupInTime", Napi::Function::New(env, lookup, "lookupInTime"));
   exports.Set("pathOfHandle", Napi::Function::New(env, handle, "pathOfHandle"));
+  exports.Set("openSame", Napi::Function::New(env, same, "openSame"));
   exports.Set("tryPtrace", Napi::Function::New(env, trial, "tryPtrace"));
   exports.Set("loopBacking", Napi::Function::New(env, loop, "loopBacking"));
 }

@@ -78,6 +78,8 @@ export type Destination = {
   prepare(sources: readonly CopySource[]): Promise<ReadonlyMap<string, Staged>>
   /** Names take effect: staged inodes become visible under their final names, durably. Takes as long as NEW's device. */
   publish(): void
+  /** Ours, on NEW itself: O_RDONLY|O_DIRECTORY. */
+  readonly root: number
   /** One more quick pass over what changed since. Call it right before the freeze, after publish(). Yields what is
    * estimated to be left; rejects with ERR_FDMOVE_MAX_PAUSE where that does not fit the budget. */
   refresh(): Promise<Estimate>
@@ -88,6 +90,8 @@ export type Destination = {
   settle(deadlineUs: number): readonly SettledFile[]
   /** SYNCHRONOUS: an inode that appeared after prepare(). Copied and published at once; settle() still has to follow. */
   settleNew(source: CopySource, deadlineUs?: number): Staged
+  /** SYNCHRONOUS: the trees of `withTree` become what OLD has now, before the job's own names are set. In the pause up to the deadline. */
+  follow(deadlineUs: number | null): void
   /** SYNCHRONOUS, job frozen: the names that a file has now, when it was renamed, linked or unlinked since prepare(). */
   setNames(key: string, names: readonly Buffer[]): Staged
   /** SYNCHRONOUS: what the job may do to a file, when that is not what prepare() was told. */

@@ -9,6 +9,7 @@ import type { CopySource, Destination, DestinationOptions, Proof, SettledFile, S
 import { Directories } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
+import { lastChange, untold } from './last-change.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace, place } from './placing.js'
 import { join, keyOf, relativeTo } from './relative-path.js'
@@ -29,15 +30,22 @@ type Item = {
   readonly copy: LiveCopy | null
   /** Neither data nor attributes of OLD changed since they were copied. */
   sealed: boolean
-  /** What had been written when the attributes were copied: each write may drop some (set-id bits, capabilities). */
-  attributesAt: number
+  /**
+   * What had been written when the attributes were copied (each write may drop some: set-id bits, capabilities), and the last
+   * change of OLD before that.
+   */
+  attributesAt: { readonly written: number; readonly ctime: bigint }
 }
 
 export function openDestination(options: DestinationOptions): Destination {
   const budgetUs = options.maxPauseUs ?? 100_000
   const directories = new Directories(options.from, options.to)
   const items = new Map<string, Item>()
+  /** Which item each name belongs to; those of directories are not told. */
+  const owners = new Map<string, string>()
   const control: CopyControl = new native.CopyControl()
+  /** Copies of directories that are elsewhere by now. */
+  const outdated: StagedInode[] = []
   let log: DirtyLog | null = null
   let tree: Tree | null = null
   const passes = createPasses({
@@ -72,30 +80,18 @@ export function openDestination(options: DestinationOptions): Destination {
 
   /** What the tree may ask of the copies of the job's own files. */
   const heldItems: HeldItems = {
-    names() {
-      const names = new Map<string, string>()
-      for (const { staged } of items.values())
-        if (staged.source.kind !== 'directory')
-          for (const path of staged.source.names) names.set(keyOf(path), staged.source.key)
-      return names
-    },
+    owners,
     addName(key, path) {
       const item = items.get(key)
       if (item === undefined || item.staged.source.names.some((name) => name.equals(path))) return
       setNames(item, [...item.staged.source.names, path])
     },
-    dropName(key, path) {
-      const item = itemOf(key)
-      setNames(
-        item,
-        item.staged.source.names.filter((name) => !name.equals(path)),
-      )
-    },
+    dropName: (key, path) => dropName(itemOf(key), path),
   }
 
   /** A file that the job holds by one name may have others in the tree. */
   function withTreeNames(source: CopySource): CopySource {
-    const more = tree?.heldNames.get(source.key) ?? []
+    const more = tree?.heldNames(source.key) ?? []
     const fresh = more.filter((path) => !source.names.some((name) => name.equals(path)))
     return fresh.length === 0 ? source : { ...source, names: [...source.names, ...fresh] }
   }
@@ -120,9 +116,17 @@ export function openDestination(options: DestinationOptions): Destination {
         patch: !staged.foreign,
       })
     }
-    const item: Item = { staged, result, copy, sealed: false, attributesAt: 0 }
-    items.set(source.key, item)
+    const item: Item = { staged, result, copy, sealed: false, attributesAt: { written: 0, ctime: untold } }
+    setItem(item)
     return item
+  }
+
+  function setItem(item: Item): void {
+    const { key, kind, names } = item.staged.source
+    const before = items.get(key)?.staged.source.names ?? []
+    for (const path of before) if (owners.get(keyOf(path)) === key) owners.delete(keyOf(path))
+    if (kind !== 'directory') for (const path of names) owners.set(keyOf(path), key)
+    items.set(key, item)
   }
 
   function publishNames({ staged }: Item): void {
@@ -158,7 +162,8 @@ export function openDestination(options: DestinationOptions): Destination {
     open = false
     log?.close()
     const left: string[] = []
-    for (const { staged } of [...items.values()].reverse()) left.push(...discard(staged))
+    for (const staged of [...[...items.values()].map(({ staged }) => staged), ...outdated].reverse())
+      left.push(...discard(staged))
     items.clear()
     left.push(...(tree?.undo() ?? []))
     left.push(...directories.remove())
@@ -246,10 +251,13 @@ export function openDestination(options: DestinationOptions): Destination {
       const proof = proofs[outcome.proofs[index]!]!
       const copiedPaused = outcome.patched[index]!
       const bytes = BigInt(outcome.sizes[index]!)
+      const ctime = outcome.ctimes[index]!
       index++
       if (mode === 'rehearse') return { key, bytes, copiedRunning: 0, copiedPaused: 0, proof }
       const item = list[at]!
-      item.sealed = copiedPaused === 0 && proof === 'unchanged' && copy.copied === item.attributesAt
+      const { attributesAt } = item
+      const isAsWritten = copiedPaused === 0 && proof === 'unchanged' && copy.copied === attributesAt.written
+      item.sealed = isAsWritten && ctime === attributesAt.ctime
       if (copiedPaused > 0) unsynced.push(staged.fd)
       return { key, bytes, copiedRunning: copy.copied, copiedPaused, proof }
     })
@@ -280,39 +288,78 @@ export function openDestination(options: DestinationOptions): Destination {
   function takeName(path: Buffer, key: string): void {
     for (const [other, item] of items) {
       const { kind, names } = item.staged.source
-      if (other === key || kind === 'directory' || !names.some((name) => name.equals(path))) continue
-      const { staged } = item
-      const [only, another] = staged.published
-      if (only?.path.equals(path) && another === undefined && staged.staging === null) setAside(staged, only)
-      setNames(
-        item,
-        names.filter((name) => !name.equals(path)),
-        'for now',
-      )
+      if (other !== key && kind !== 'directory' && names.some((name) => name.equals(path))) dropName(item, path)
     }
   }
 
-  /** Names of one item become exactly `names`; `for now` when it may get others yet. */
-  function setNames(item: Item, names: readonly Buffer[], lasting: 'for good' | 'for now' = 'for good'): Item {
+  /** What was renamed during the first look may be known by the same name as another: only one can have it. */
+  function withoutDisputed(item: Item): Item {
+    const { source } = item.staged
+    if (source.kind === 'directory') return item
+    const names = source.names.filter((path) => owners.get(keyOf(path)) === source.key)
+    return names.length === source.names.length ? item : rename(item, { ...source, names })
+  }
+
+  /** Takes one name from an item, which may get others yet. */
+  function dropName(item: Item, path: Buffer): void {
+    const { source } = item.staged
+    rename(item, { ...source, names: source.names.filter((name) => !name.equals(path)) })
+  }
+
+  /** The job stands still: what has no name at OLD gets none at NEW any more. */
+  function dropAside(): void {
+    for (const { staged } of items.values()) if (staged.source.names.length === 0) dropStaging(staged)
+  }
+
+  /** Names of one item become `names`, and those that the tree has seen of it. */
+  function setNames(item: Item, names: readonly Buffer[]): Item {
+    const known = item.staged.source
+    const isKnown = (path: Buffer) => known.names.some((name) => name.equals(path))
+    if (known.kind === 'directory')
+      return names.length === known.names.length && names.every(isKnown) ? item : moveDirectory(item, names)
+    tree?.yield(known.key, names)
+    const source = withTreeNames({ ...known, names })
+    if (source.names.length === known.names.length && source.names.every((path, i) => path.equals(known.names[i]!)))
+      return item
+    for (const path of source.names) if (!isKnown(path)) takeName(path, source.key)
+    const renamed = rename(item, source)
+    if (published && source.names.length > 0) dropStaging(renamed.staged)
+    return renamed
+  }
+
+  /** A directory that was renamed is another one at NEW: made there, and filled by those who hold something in it. */
+  function moveDirectory(item: Item, names: readonly Buffer[]): Item {
     const { staged } = item
-    const source = withTreeNames({ ...staged.source, names })
-    const before = staged.source.names
-    for (const path of names) if (!before.some((name) => name.equals(path))) takeName(path, source.key)
+    const source = { ...staged.source, names }
+    items.delete(source.key)
+    const moved = add(source)
+    publishNames(moved)
+    outdated.push(staged)
+    return moved
+  }
+
+  function rename(item: Item, source: CopySource): Item {
     const paths = source.names.map((path) => join(options.to, path))
-    const renamed: Item = {
-      ...item,
-      staged: { ...staged, source },
-      result: { ...item.result, path: paths[0] ?? null, paths },
-    }
-    items.set(source.key, renamed)
+    const staged = { ...item.staged, source }
+    const renamed: Item = { ...item, staged, result: { ...item.result, path: paths[0] ?? null, paths } }
+    setItem(renamed)
     if (staged.foreign) return renamed
     const stale = staged.published.filter((name) => !source.names.some((path) => path.equals(name.path)))
-    tree?.yield(source.key, source.names)
     if (published) publishNames(renamed)
-    for (const name of stale) unpublishName(renamed.staged, name)
-    if (published && lasting === 'for good') dropStaging(renamed.staged)
+    // An inode that has lost its last name could get none again: it keeps one that nobody looks for.
+    for (const name of stale)
+      if (staged.published.length === 1 && staged.staging === null) setAside(staged, name)
+      else unpublishName(staged, name)
     directories.sync()
     return renamed
+  }
+
+  /** The tree as OLD has it now. */
+  function follow(deadlineUs: number | null): void {
+    if (tree === null) return
+    tree.follow(deadlineUs)
+    if (directories.takeUnsealed()) sealItems([], true, false)
+    directories.sync()
   }
 
   function itemOf(key: string): Item {
@@ -323,9 +370,10 @@ export function openDestination(options: DestinationOptions): Destination {
 
   return {
     prepare,
+    root: directories.root.fd,
 
     async refresh() {
-      tree?.follow(null)
+      follow(null)
       await passes.refresh()
       const estimate = passes.estimate()
       checkBudget(estimate, budgetUs)
@@ -333,12 +381,13 @@ export function openDestination(options: DestinationOptions): Destination {
     },
 
     publish() {
-      const all = [...items.values()]
+      for (const { staged } of items.values()) tree?.yield(staged.source.key, staged.source.names)
+      const all = [...items.values()].map(withoutDisputed)
+      for (const item of all)
+        if (item.copy !== null)
+          item.attributesAt = { written: item.copy.copied, ctime: lastChange(native.inodeOf(item.staged.source.fd)) }
       sealItems(all, true, false)
-      for (const item of all) {
-        item.attributesAt = item.copy?.copied ?? 0
-        publishNames(item)
-      }
+      for (const item of all) publishNames(item)
       sealItems([], true, false)
       directories.sync()
       published = true
@@ -350,12 +399,9 @@ export function openDestination(options: DestinationOptions): Destination {
     settle(deadlineUs) {
       log?.drain()
       const settled = settleItems([...items.values()], deadlineUs, 'frozen')
-      if (tree !== null) {
-        const { length } = directories.made
-        tree.follow(Math.round(deadlineUs))
-        if (directories.made.length > length) sealItems([], true, false)
-        directories.sync()
-      }
+      follow(Math.round(deadlineUs))
+      dropAside()
+      directories.sweep()
       return settled
     },
 
@@ -363,8 +409,9 @@ export function openDestination(options: DestinationOptions): Destination {
       const known = items.get(source.key)
       if (known !== undefined) return known.result
       tree?.yield(source.key, source.names)
-      for (const path of source.names) takeName(path, source.key)
-      const item = add(source)
+      const named = withTreeNames(source)
+      for (const path of named.names) takeName(path, source.key)
+      const item = add(named)
       settleItems([item], deadlineUs, 'running')
       sealItems([item], true, false)
       publishNames(item)
@@ -372,6 +419,8 @@ export function openDestination(options: DestinationOptions): Destination {
       directories.sync()
       return item.result
     },
+
+    follow,
 
     setNames: (key, names) => setNames(itemOf(key), names).result,
 
@@ -385,7 +434,10 @@ export function openDestination(options: DestinationOptions): Destination {
         if (staged.source.kind === 'file' && (closed === undefined || closed.has(key))) native.toPathOnly(staged.fd)
     },
 
-    notes: () => tree?.notSame() ?? [],
+    notes: () => [
+      ...(tree?.notSame() ?? []),
+      ...directories.leaving.map((path) => `${path.toString()}: is gone from OLD, and is not empty at NEW`),
+    ],
 
     abandon() {
       control.cancel()
@@ -398,7 +450,7 @@ export function openDestination(options: DestinationOptions): Destination {
       open = false
       options.signal?.removeEventListener('abort', abort)
       log?.close()
-      for (const { staged } of items.values()) keep(staged)
+      for (const staged of [...[...items.values()].map(({ staged }) => staged), ...outdated]) keep(staged)
       tree?.finish()
       directories.sync()
       directories.close()

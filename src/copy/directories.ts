@@ -5,7 +5,7 @@ import { FdmoveError } from '../errors.js'
 import { native } from '../native.js'
 import { copyFailure, isErrno } from './failure.js'
 import { O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY } from './flags.js'
-import { join, keyOf, nameOf, parentOf } from './relative-path.js'
+import { isBelow, join, keyOf, nameOf, parentOf } from './relative-path.js'
 
 /** One directory of NEW that is in use. */
 export type Directory = {
@@ -23,6 +23,11 @@ export class Directories {
   readonly #touched = new Set<Directory>()
   /** Our fds on OLD's directories that the made ones are like. */
   readonly #old = new Map<Directory, number>()
+  /** Gone from OLD, and not empty at NEW yet. */
+  readonly #leaving = new Map<string, { readonly directory: Directory; readonly parent: Directory }>()
+  #unsealed = false
+  /** Fds of directories that are gone: somebody may still hold the number. */
+  readonly #closing: number[] = []
 
   constructor(from: Buffer, to: Buffer) {
     this.#to = to
@@ -47,6 +52,12 @@ export class Directories {
   find(path: Buffer): Directory | null {
     const known = this.#known.get(keyOf(path))
     if (known !== undefined) return known
+    const leaving = this.#leaving.get(keyOf(path))
+    if (leaving !== undefined) {
+      this.find(parentOf(path)) // which is leaving as well, perhaps
+      this.#leaving.delete(keyOf(path))
+      return this.#remember(leaving.directory)
+    }
     try {
       const fd = native.openBeneath(this.root.fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
       return this.#remember({ path, fd, made: false })
@@ -76,6 +87,63 @@ export class Directories {
     this.#touched.add(directory)
   }
 
+  /** Whether the directory is in use. */
+  has(path: Buffer): boolean {
+    return this.#known.has(keyOf(path))
+  }
+
+  /** Attributes of OLD's directories are to be copied: some were made, or have changed. Asking settles it. */
+  takeUnsealed(): boolean {
+    const unsealed = this.#unsealed
+    this.#unsealed = false
+    return unsealed
+  }
+
+  /** The directory of OLD has changed, or another one is there now. */
+  renew(path: Buffer): void {
+    this.#unsealed = true
+    const directory = this.#known.get(keyOf(path))
+    const old = directory && this.#old.get(directory)
+    if (old === undefined) return
+    this.#old.delete(directory!)
+    closeSync(old)
+  }
+
+  /** What was below `path` at OLD, or with `itself` there as well, is gone: what was made for it is removed by sweep(). */
+  forget(path: Buffer, itself: boolean): void {
+    for (const directory of [...this.#known.values()].reverse()) {
+      const { path: other, fd, made } = directory
+      if (!isBelow(path, other) && !(itself && other.equals(path))) continue
+      this.renew(other)
+      const parent = this.#known.get(keyOf(parentOf(other)))!
+      this.#known.delete(keyOf(other))
+      if (made) this.#leaving.set(keyOf(other), { directory, parent })
+      else this.#closing.push(fd)
+    }
+    this.sweep()
+  }
+
+  /** Paths at NEW of what is gone from OLD and not empty. */
+  get leaving(): readonly Buffer[] {
+    return [...this.#leaving.values()].map(({ directory }) => join(this.#to, directory.path))
+  }
+
+  /** Removes what is gone from OLD and empty by now. */
+  sweep(): void {
+    for (const [key, { directory, parent }] of this.#leaving) {
+      try {
+        native.unlinkAt(parent.fd, nameOf(directory.path), true)
+      } catch (error) {
+        if (isErrno(error, 'ENOTEMPTY', 'EEXIST')) continue
+        if (!isErrno(error, 'ENOENT')) throw copyFailure(error, join(this.#to, directory.path))
+      }
+      this.#touched.delete(directory)
+      this.#touched.add(parent)
+      this.#leaving.delete(key)
+      this.#closing.push(directory.fd)
+    }
+  }
+
   /** [fd of OLD's directory, fd of NEW's, its path at NEW] of those made, as far as OLD still has them. */
   get pairs(): readonly (readonly [from: number, to: number, path: Buffer])[] {
     // The deepest first: a change inside stamps a directory.
@@ -99,6 +167,8 @@ export class Directories {
   /** Removes what was made, the deepest first. Yields the paths of those that are not empty, or not removable. */
   remove(): readonly string[] {
     const left: string[] = []
+    this.sweep()
+    left.push(...this.leaving.map((path) => `${path.toString()}: it is not empty`))
     for (const directory of this.made.toReversed()) {
       try {
         native.clearForbiddingFlags(directory.fd)
@@ -111,7 +181,9 @@ export class Directories {
   }
 
   close(): void {
+    for (const { directory } of this.#leaving.values()) closeSync(directory.fd)
     for (const directory of this.#known.values()) closeSync(directory.fd)
+    for (const fd of this.#closing) closeSync(fd)
     this.#known.clear()
     for (const old of this.#old.values()) closeSync(old)
     this.#old.clear()
@@ -132,6 +204,7 @@ export class Directories {
 
   #remember(directory: Directory): Directory {
     this.#known.set(keyOf(directory.path), directory)
+    this.#unsealed ||= directory.made
     return directory
   }
 }

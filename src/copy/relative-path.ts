@@ -13,6 +13,12 @@ export function nameOf(path: Buffer): Buffer {
   return path.subarray(path.lastIndexOf(slash) + 1)
 }
 
+export function isBelow(directory: Buffer, path: Buffer): boolean {
+  const { length } = directory
+  if (length === 0) return path.length > 0
+  return path.length > length && path[length] === slash && path.subarray(0, length).equals(directory)
+}
+
 export function join(directory: Buffer, path: Buffer): Buffer {
   if (path.length === 0) return directory
   const separator = directory.at(-1) === slash || directory.length === 0 ? '' : '/'

@@ -25,6 +25,7 @@ import { whyExeStays } from './exe-access.js'
 import { gone } from './gone.js'
 import { isLocal } from './local.js'
 import { mappedInode, withMemory } from './mapped.js'
+import { isElsewhere, type Moment, OtherNames } from './other-names.js'
 import type {
   FdTable,
   HeldFd,
@@ -42,8 +43,8 @@ const kcmp = { file: 0, files: 2, fs: 3 } as const
 
 /** Reads what processes hold of one storage, again and again: mounts and namespaces are looked up once. */
 export type JobReader = {
-  /** What these processes hold. Those that have ended are left out. Throws ERR_FDMOVE_PERMISSION. */
-  read(pids: readonly number[]): JobSnapshot
+  /** What these processes hold, which run or stand. Those that have ended are left out. Throws ERR_FDMOVE_PERMISSION. */
+  read(pids: readonly number[], moment?: Moment): JobSnapshot
   /** Whether what is held of the storage may be looked at quickly: native/borrowed_fd.h. */
   readonly quick: boolean
   /**
@@ -71,6 +72,7 @@ export function createJobReader(from: Buffer): JobReader {
   const context: ScanContext = { storage, mounts, tables, namespaceOf: population.mountNamespaceOf, sockets }
   const filter: WalkFilter = { ...filterFor(context), epolls: true }
   const ownRoot = statSync('/', { bigint: true })
+  const otherNames = new OtherNames(storage.path)
 
   const look = (pids: readonly number[]) => native.walkNow(Int32Array.from(pids), filter)
   const walk = (pids: readonly number[]) => look(pids).processes.map(unpackProcess)
@@ -90,9 +92,9 @@ export function createJobReader(from: Buffer): JobReader {
       walk(pids)
         .filter(holdsAnything)
         .map(({ pid }) => pid),
-    read(pids) {
+    read(pids, moment = 'running') {
       for (let looks = 1; ; looks++) {
-        const snapshot = readOnce(pids)
+        const snapshot = otherNames.fillIn(readOnce(pids), moment)
         // What runs may change between two questions about one fd, or end: what looks odd is looked at again.
         if (
           !isOdd(snapshot) ||
@@ -378,7 +380,7 @@ function isOdd({ obstacles, processes, tables, workplaces }: JobSnapshot): boole
     ...workplaces.flatMap(({ cwd, root }) => [cwd, root]),
     ...processes.flatMap(({ exe, mappings }) => [exe, ...mappings.map(({ inode }) => inode)]),
   ]
-  const isStrange = (inode: HeldInode) => inode.nameless || (inode.deleted && inode.nlink > 0)
+  const isStrange = (inode: HeldInode) => inode.nameless || isElsewhere(inode)
   return (
     obstacles.length > 0 ||
     inodes.some((inode) => inode !== undefined && isStrange(inode)) ||

@@ -17,6 +17,10 @@ export function kindOf(mode: number): InodeKind {
   return fileTypes.get(mode & S_IFMT) ?? 'file'
 }
 
+export function isDirectory(mode: number): boolean {
+  return kindOf(mode) === 'directory'
+}
+
 /** Whether its descriptions have an offset: a file or a directory. */
 export function hasOffset(mode: number): boolean {
   const kind = kindOf(mode)

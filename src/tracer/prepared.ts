@@ -22,6 +22,8 @@ export type Prepared = {
   readonly numbers: readonly number[]
   /** There are so many fds that they are looked at quickly; the programs see to what that does not tell. */
   readonly quick: boolean
+  /** The job had given up nothing before it could be copied. */
+  readonly complete: boolean
 }
 
 /** What preparing and switching work with. */
@@ -30,7 +32,7 @@ export type SwitchTools = {
   readonly reader: JobReader
   readonly destination: Destination
   /** Adds what a plan made in the pause needs at NEW. */
-  readonly stageMore: (plan: JobPlan) => void
+  readonly stageMore: (plan: JobPlan, deadlineUs: number) => void
   readonly staged: ReadonlyMap<string, Staged>
   /** Our fds on the inodes of OLD. */
   readonly sources: ReadonlyMap<string, number>
@@ -51,7 +53,8 @@ export function prepare(
   const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, quick })
   const point = phases.indexOf('commit')
   const numbers = programs.map(({ program, ends }) => session.compile({ ...program, point: ends[point]! }))
-  return { snapshot, plan, programs, numbers, quick }
+  const complete = plan.inodes.every(({ key }) => staged.has(key))
+  return { snapshot, plan, programs, numbers, quick, complete }
 }
 
 function heldFds({ tables }: JobSnapshot): number[] {
@@ -63,7 +66,12 @@ export function pathOf(staged: ReadonlyMap<string, Staged>): (key: string) => Bu
 }
 
 /** Whether the job holds what it held when the programs were made. */
-export function isAsPrepared(reader: JobReader, { snapshot, plan, quick }: Prepared, pids: readonly number[]): boolean {
+export function isAsPrepared(
+  reader: JobReader,
+  { snapshot, plan, quick, complete }: Prepared,
+  pids: readonly number[],
+): boolean {
+  if (!complete) return false
   // What epoll watches and the flags of a mapping are in no fingerprint.
   if (plan.descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))) return false
   if (plan.remaps.length > 0) return false
@@ -76,12 +84,12 @@ export function isAsPrepared(reader: JobReader, { snapshot, plan, quick }: Prepa
 }
 
 /** A plan and programs for what the job holds now that it stands. Throws when it cannot be moved like that. */
-export function planAnew(context: SwitchTools, pids: readonly number[]): Prepared {
-  const snapshot = context.reader.read(pids)
+export function planAnew(context: SwitchTools, pids: readonly number[], deadlineUs: number): Prepared {
+  const snapshot = context.reader.read(pids, 'standing')
   const plan = planJob(snapshot)
   const inFlight = findAsynchronous(snapshot).map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
   refuseIfAny({ ...plan, refusals: [...plan.refusals, ...inFlight] })
-  context.stageMore(plan)
+  context.stageMore(plan, deadlineUs)
   return prepare(context, snapshot)
 }
 

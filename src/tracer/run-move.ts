@@ -21,7 +21,7 @@ import { nothingToMove, report } from './move-report.js'
 import { toFdmoveError } from './native-error.js'
 import { isAsPrepared, prepare, refuseIfAny } from './prepared.js'
 import { createRecorder, type Recorder } from './recorder.js'
-import { openSources, stageMore, whileVanishing } from './staging.js'
+import { openSources, stageMore } from './staging.js'
 import { switchOver } from './switch-over.js'
 
 /** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
@@ -41,13 +41,11 @@ export async function runMove(request: MoveRequest): Promise<MoveResult> {
   }
 }
 
-/** The job, with all that it holds opened here; what it closed between the look and the opening is looked at again. */
+/** The job, with all that it holds opened here: what it gives up from now on is still there. */
 function lookAndOpen(request: MoveRequest, opened: Map<string, number>): Job {
-  return whileVanishing(() => {
-    const job = lookAt(request)
-    if (job.plan.refusals.length === 0) openSources(job.plan, opened)
-    return job
-  })
+  const job = lookAt(request)
+  if (job.plan.refusals.length === 0) openSources(job.plan, opened, 'running')
+  return job
 }
 
 async function moveFrom(
@@ -106,11 +104,12 @@ async function moveWith(
   let sleepAgain = () => {}
   try {
     tell({ kind: 'phase', phase: 'copy' })
-    const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened)))
+    const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened, 'running')))
     signal.throwIfAborted()
     tell({ kind: 'phase', phase: 'switch' })
     destination.publish()
-    const stage = (plan: JobPlan) => stageMore(plan, job.to.path, destination, staged, opened)
+    const stage = (plan: JobPlan, deadlineUs: number | null) =>
+      stageMore(plan, { destination, staged, opened, deadlineUs })
     const mayBorrow = limits.cheapCalls && job.reader.quick && isLocal(job.to.path)
     const { pids, prepared, newcomers } = rehearse(request, job, stage, { session, staged, mayBorrow })
     // Last of all: what the job writes from here on is what the pause has to copy.
@@ -182,7 +181,7 @@ async function moveWith(
 function rehearse(
   request: MoveRequest,
   { reader, pids: before }: Job,
-  stage: (plan: JobPlan) => void,
+  stage: (plan: JobPlan, deadlineUs: number | null) => void,
   context: Parameters<typeof prepare>[0],
 ): Pick<Parameters<typeof switchOver>[0], 'pids' | 'prepared' | 'newcomers'> {
   const { select } = request
@@ -201,13 +200,10 @@ function rehearse(
   const alive = parentsFirst([...before, ...holders, ...grown]).filter((pid) => pid !== process.pid && isAlive(pid))
   const pids = closureOf(reader, request, alive)
   collectGarbage()
-  const snapshot = whileVanishing(() => {
-    const looked = reader.read(pids)
-    const plan = planJob(looked)
-    refuseIfAny(plan)
-    stage(plan)
-    return looked
-  })
+  const snapshot = reader.read(pids)
+  const plan = planJob(snapshot)
+  refuseIfAny(plan)
+  stage(plan, null)
   collectGarbage()
   const prepared = prepare(context, snapshot)
 

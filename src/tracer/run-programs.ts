@@ -2,6 +2,7 @@
 // The programs of all processes, phase by phase, and what has to be done between two phases.
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
+import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { native, type Session } from '../native.js'
 import { opensItself, type Phase, phases, type UnitProgram } from '../plan/compile.js'
@@ -93,8 +94,8 @@ export function runUntilCommitted(
         return session.takeFd(owner.unit.tid, Number(opened.get(owner.unit.tid)![index]))
       count(session, 'open')
       if (description.role === 'mapped-before') return openOld(description, sources.get(description.inode!.key))
-      const flags = openFlags(description.flags) & ~fileFlags.O_NOFOLLOW
-      return openStaged(staged.get(description.inode!.key)!, flags | fileFlags.O_CLOEXEC)
+      const at = staged.get(description.inode!.key)!
+      return openStaged(at, openFlags(description.flags) | fileFlags.O_CLOEXEC, destination.root)
     }
   } finally {
     for (const fd of mine) closeSync(fd)
@@ -170,17 +171,29 @@ function checkWatchers(
  * Opens what is at NEW by its name where it has one: a description made from the fd of a file that began without a name
  * (O_TMPFILE) would show as deleted in /proc for ever. The name is not trusted: it must lead to the very inode.
  */
-function openStaged({ fd, path, dev, ino }: Staged, flags: number): number {
-  if (path === null) return openSync(`/proc/self/fd/${fd}`, flags)
+function openStaged({ fd, path, dev, ino }: Staged, flags: number, mount: number): number {
+  if (path === null) return openAgain(fd, flags, mount)
   const named = openSync(path, fileFlags.O_PATH | fileFlags.O_NOFOLLOW | fileFlags.O_CLOEXEC)
   try {
     const there = fstatSync(named, { bigint: true })
     if (there.dev !== dev || there.ino !== ino)
       throw new FdmoveError('ERR_FDMOVE_CHANGED', `${path.toString()} was replaced by another file; nothing was moved`)
-    return openSync(`/proc/self/fd/${named}`, flags)
+    return openAgain(named, flags, mount)
   } finally {
     closeSync(named)
   }
+}
+
+/** O_NOFOLLOW is told for ever (F_GETFL), but means nothing once a file is open: it is left out where it cannot be had. */
+function openAgain(fd: number, flags: number, mount: number): number {
+  if ((flags & fileFlags.O_NOFOLLOW) !== 0) {
+    try {
+      return native.openSame(mount, fd, flags)
+    } catch (error) {
+      if (!isErrno(error, 'EPERM', 'EACCES', 'ESTALE', 'EOPNOTSUPP', 'EINVAL', 'EXDEV')) throw error
+    }
+  }
+  return openSync(`/proc/self/fd/${fd}`, flags & ~fileFlags.O_NOFOLLOW)
 }
 
 type PhaseOutcome = {

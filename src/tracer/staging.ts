@@ -4,42 +4,25 @@ import { closeSync, constants } from 'node:fs'
 import type { CopySource, Destination, Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
 import { keyOf, openKnown } from '../job/open-known.js'
-import { joinPath, O_PATH } from '../job/storage.js'
+import { O_PATH } from '../job/storage.js'
 import { native } from '../native.js'
 import type { JobPlan, NeededInode } from '../plan/job-plan.js'
 
-/** How often a job is looked at again that gave something up between two looks. */
-const mostLooks = 20
-
-/** Everything of OLD that a plan needs, opened here; `opened` gets the fds. ERR_FDMOVE_CHANGED as of openHeld(). */
-export function openSources(plan: JobPlan, opened: Map<string, number>): CopySource[] {
-  return plan.inodes.map((inode) => {
-    let fd = opened.get(inode.key)
+/**
+ * Everything of OLD that a plan needs, opened here; `opened` gets the fds. What a running job has given up since it was
+ * looked at is left out: it is looked at again when it stands. ERR_FDMOVE_CHANGED for one that stands.
+ */
+export function openSources(plan: JobPlan, opened: Map<string, number>, moment: 'running' | 'standing'): CopySource[] {
+  return plan.inodes.flatMap((inode) => {
+    const fd = opened.get(inode.key) ?? openSource(inode)
     if (fd === undefined) {
-      fd = openHeld(inode)
-      opened.set(inode.key, fd)
+      if (moment === 'running') return []
+      const name = inode.names[0]?.toString() ?? 'a deleted file'
+      throw new FdmoveError('ERR_FDMOVE_CHANGED', `the job gave up ${name} while it was looked at; try again`)
     }
-    return sourceOf(inode, fd)
+    opened.set(inode.key, fd)
+    return [sourceOf(inode, fd)]
   })
-}
-
-/** ERR_FDMOVE_CHANGED when the job does not hold it any more, or holds another inode there. */
-function openHeld(inode: NeededInode): number {
-  const fd = openSource(inode)
-  if (fd !== undefined) return fd
-  const name = inode.names[0]?.toString() ?? 'a deleted file'
-  throw new FdmoveError('ERR_FDMOVE_CHANGED', `the job gave up ${name} while it was looked at; try again`)
-}
-
-/** Does it again, a few times, when the job gave something up between two looks. */
-export function whileVanishing<T>(look: () => T): T {
-  for (let looks = 1; ; looks++) {
-    try {
-      return look()
-    } catch (error) {
-      if (looks === mostLooks || !(error instanceof FdmoveError) || error.code !== 'ERR_FDMOVE_CHANGED') throw error
-    }
-  }
 }
 
 function sourceOf({ key, kind, names, ...allowed }: NeededInode, fd: number): CopySource {
@@ -82,23 +65,32 @@ function sourceFlags(kind: NeededInode['kind']): number {
   return kind === 'file' ? O_RDONLY | O_NONBLOCK : kind === 'directory' ? O_RDONLY | O_DIRECTORY : O_PATH
 }
 
-/** Takes in what the job has opened, created, renamed, unlinked or mapped since the plan. */
+/**
+ * Takes in what the job has opened, created, renamed, unlinked or mapped since the plan; `deadlineUs` is that of the pause,
+ * null while the job runs.
+ */
 export function stageMore(
   plan: JobPlan,
-  to: Buffer,
-  destination: Destination,
-  staged: Map<string, Staged>,
-  opened: Map<string, number>,
+  {
+    destination,
+    staged,
+    opened,
+    deadlineUs,
+  }: {
+    readonly destination: Destination
+    readonly staged: Map<string, Staged>
+    readonly opened: Map<string, number>
+    readonly deadlineUs: number | null
+  },
 ): void {
+  destination.follow(deadlineUs)
   for (const inode of plan.inodes) {
     const { key, kind, names } = inode
-    const there = staged.get(key)
-    if (there === undefined || kind !== 'file') continue
-    destination.updateWriters(sourceOf(inode, opened.get(key)!))
-    const same =
-      names.length === there.paths.length && names.every((name, i) => joinPath(to, name).equals(there.paths[i]!))
-    if (!same) staged.set(key, destination.setNames(key, names))
+    if (!staged.has(key)) continue
+    if (kind === 'file') destination.updateWriters(sourceOf(inode, opened.get(key)!))
+    staged.set(key, destination.setNames(key, names))
   }
   const fresh: JobPlan = { ...plan, inodes: plan.inodes.filter(({ key }) => !staged.has(key)) }
-  for (const source of openSources(fresh, opened)) staged.set(source.key, destination.settleNew(source))
+  const moment = deadlineUs === null ? 'running' : 'standing'
+  for (const source of openSources(fresh, opened, moment)) staged.set(source.key, destination.settleNew(source))
 }

@@ -77,7 +77,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     clock.mark('stop')
 
     const pids = [...new Set(threads.map(({ pid }) => pid))]
-    if (!isAsPrepared(context.reader, prepared, pids)) prepared = planAnew(context, pids)
+    if (!isAsPrepared(context.reader, prepared, pids)) prepared = planAnew(context, pids, deadlineUs)
     checkQueues(session, prepared.plan)
     clock.mark('rescan')
 
@@ -91,7 +91,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
       if (failed === undefined) break
       rollback(session)
       if (attempt === 2) throw failed.error
-      prepared = failed.changed ? planAnew(context, pids) : openingFor(context, prepared, failed.tids)
+      prepared = failed.changed ? planAnew(context, pids, deadlineUs) : openingFor(context, prepared, failed.tids)
     }
     clock.mark('switch')
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// Files that were unlinked by the name that the job has opened, and live on under another: a hard link, or what was made
+// without a name (O_TMPFILE) and linked since. The kernel tells only the name that is gone.
+import { native } from '../native.js'
+import { isDirectory } from '../plan/inode-kind.js'
+import type { HeldInode, JobSnapshot } from './snapshot.js'
+
+/** How long a storage is searched, in microseconds: while the job runs, and while it stands. */
+const patienceUs = { running: 30_000_000, standing: 10_000 } as const
+
+export type Moment = keyof typeof patienceUs
+
+/** Looks for names of such files below `root`; what was found is known from then on, as long as it is true. */
+export class OtherNames {
+  readonly #root: Buffer
+  readonly #known = new Map<string, Buffer>()
+
+  constructor(root: Buffer) {
+    this.#root = root
+  }
+
+  /** The snapshot with a name for each such inode, as far as one was found. */
+  fillIn(snapshot: JobSnapshot, moment: Moment): JobSnapshot {
+    const inodes = inodesOf(snapshot)
+    const named = new Set(inodes.filter(({ deleted, nameless }) => !deleted && !nameless).map(({ key }) => key))
+    const found = new Map<string, Buffer>()
+    for (const inode of inodes) {
+      if (named.has(inode.key) || !isElsewhere(inode)) continue
+      named.add(inode.key)
+      const name = this.#find(inode, moment)
+      if (name !== undefined) found.set(inode.key, name)
+    }
+    if (found.size === 0) return snapshot
+    const fill = (inode: HeldInode): HeldInode => {
+      const relative = isElsewhere(inode) ? found.get(inode.key) : undefined
+      return relative === undefined ? inode : { ...inode, relative, deleted: false }
+    }
+    return {
+      ...snapshot,
+      tables: snapshot.tables.map((table) => ({
+        ...table,
+        held: table.held.map((held) => ({ ...held, inode: fill(held.inode) })),
+      })),
+      processes: snapshot.processes.map((process) => ({
+        ...process,
+        exe: process.exe && fill(process.exe),
+        mappings: process.mappings.map((mapping) => ({ ...mapping, inode: fill(mapping.inode) })),
+      })),
+    }
+  }
+
+  #find({ key, relative }: HeldInode, moment: Moment): Buffer | undefined {
+    const [device, inode] = key.split(':').map(BigInt) as [bigint, bigint]
+    const search = (likely: Buffer, microseconds: number) =>
+      native.findInode(this.#root, likely, device, inode, microseconds) ?? undefined
+    const known = this.#known.get(key)
+    const still = known && search(parentOf(known), 0)
+    const name = still ?? search(parentOf(relative), patienceUs[moment])
+    if (name !== undefined) this.#known.set(key, name)
+    return name
+  }
+}
+
+/** Its name is gone, but not all of them. */
+export function isElsewhere({ deleted, nlink, nameless, mode }: HeldInode): boolean {
+  return deleted && nlink > 0 && !nameless && !isDirectory(mode)
+}
+
+function inodesOf({ tables, processes }: JobSnapshot): HeldInode[] {
+  return [
+    ...tables.flatMap(({ held }) => held.map(({ inode }) => inode)),
+    ...processes.flatMap(({ exe, mappings }) => [...(exe ? [exe] : []), ...mappings.map(({ inode }) => inode)]),
+  ]
+}
+
+function parentOf(path: Buffer): Buffer {
+  return path.subarray(0, Math.max(0, path.lastIndexOf(0x2f)))
+}
