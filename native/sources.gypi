@@ -6,6 +6,7 @@
       "native/borrowed_fd.cc",
       "native/bounded.cc",
       "native/change_notes.cc",
+      "native/direct_io.cc",
       "native/dirty_log.cc",
       "native/exe_link.cc",
       "native/fd_passing.cc",

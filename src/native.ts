@@ -53,6 +53,8 @@ export type Session = {
   queuedBytes(pid: number, fd: number): number
   /** Takes that out of the queue; never blocks. */
   readQueued(pid: number, fd: number): Buffer
+  /** Every thread of the process does what io_uring has put off for it. The rings are fds of the process. */
+  runTaskWork(pid: number, rings: Int32Array, deadlineUs: number): void
   sendFds(pid: number, remoteSocket: number, fds: readonly number[]): void
 }
 
@@ -101,6 +103,8 @@ export type Native = {
    * `borrow`, which is quicker, without O_CLOEXEC of files and directories (native/borrowed_fd.h).
    */
   fdStates(tid: number, fds: Int32Array, borrow: boolean): BigInt64Array
+  /** Waits until no direct I/O is under way on these files; false when time is up. native/direct_io.h: ext4 and xfs. */
+  waitForDirectIo(fds: Int32Array, milliseconds: number): boolean
   /** The fd becomes a mere handle (O_PATH) on the same file, which is then open for nothing. */
   toPathOnly(fd: number): void
   /** The bytes up to the NUL, at most PATH_MAX, in the memory of another process. */

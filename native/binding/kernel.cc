@@ -3,6 +3,7 @@
 #include "binding/binding.h"
 
 #include "borrowed_fd.h"
+#include "direct_io.h"
 #include "fd_passing.h"
 #include "parts.h"
 #include "remote_memory.h"
@@ -213,6 +214,14 @@ Napi::Value kcmp_groups(const Napi::CallbackInfo& info) {
   return groups;
 }
 
+/** waitForDirectIo(fds, milliseconds) -> whether nothing is under way any more. */
+Napi::Value wait_for_direct_io(const Napi::CallbackInfo& info) {
+  auto list = info[0].As<Napi::Int32Array>();
+  auto quiet = fdmove::wait_for_direct_io({list.Data(), list.Data() + list.ElementLength()}, static_cast<int>(to_i64(info[1])));
+  if (!quiet.ok()) return throw_failure(info.Env(), quiet.failure());
+  return Napi::Boolean::New(info.Env(), *quiet);
+}
+
 /** Number after `key` at the beginning of a line. */
 uint64_t number_after(const char* text, const char* key, int base) {
   const char* found = strstr(text, key);
@@ -280,6 +289,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("errorName", Napi::Function::New(env, error_name, "errorName"));
   exports.Set("fdStates", Napi::Function::New(env, fd_states, "fdStates"));
   exports.Set("kcmpGroups", Napi::Function::New(env, kcmp_groups, "kcmpGroups"));
+  exports.Set("waitForDirectIo", Napi::Function::New(env, wait_for_direct_io, "waitForDirectIo"));
   exports.Set("readString", Napi::Function::New(env, read_string, "readString"));
   exports.Set("toPathOnly", Napi::Function::New(env, to_path_only, "toPathOnly"));
   exports.Set("mappingFlags", Napi::Function::New(env, mapping_flags, "mappingFlags"));

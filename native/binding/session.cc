@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fd_passing.h"
@@ -115,6 +116,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::copy_pipe>("copyPipe"),
                            InstanceMethod<&Session::queued_bytes>("queuedBytes"),
                            InstanceMethod<&Session::read_queued>("readQueued"),
+                           InstanceMethod<&Session::run_task_work>("runTaskWork"),
                        });
   }
 
@@ -406,6 +408,40 @@ class Session : public Napi::ObjectWrap<Session> {
     auto bytes = fdmove::read_queued(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
     if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
     return Napi::Buffer<char>::Copy(info.Env(), bytes->data(), bytes->size());
+  }
+
+  /**
+   * runTaskWork(pid, rings, deadlineUs): every thread of the process does what the kernel has put off for it, as it would when it
+   * goes on. io_uring_enter(2) with nothing to submit and nothing to wait for does that, also where only the thread that
+   * submits may (IORING_SETUP_DEFER_TASKRUN); what it answers does not matter.
+   */
+  Napi::Value run_task_work(const Napi::CallbackInfo& info) {
+    constexpr uint64_t kGetEvents = 1;  // IORING_ENTER_GETEVENTS
+    pid_t pid = static_cast<pid_t>(to_i64(info[0]));
+    auto rings = info[1].As<Napi::Int32Array>();
+    Deadline end = deadline(info[2]);
+    std::vector<Tracee*> threads;
+    for (Tracee* tracee : freezer_.threads())
+      if (tracee->pid() == pid) threads.push_back(tracee);
+    Status status = Done{};
+    for (size_t at = 0; at < rings.ElementLength() && status.ok(); at++) {
+      std::vector<Tracee::Call> calls;
+      for (Tracee* tracee : threads)
+        calls.push_back({tracee, SYS_io_uring_enter, {static_cast<uint64_t>(rings[at]), 0, 0, kGetEvents, 0, 0}});
+      if (faults_.hit()) status = Failure{EIO, "io_uring_enter", Side::kTracee, pid, nullptr, "failed on purpose"};
+      else
+        for (const auto& result : Tracee::inject_together(calls, end))
+          if (status.ok() && !result.ok() && result.failure().error != ESRCH) status = result.failure();
+    }
+    for (Tracee* tracee : threads) {
+      Status begun = tracee->begin_end_of_injection(end);
+      if (status.ok()) status = begun;
+    }
+    for (Tracee* tracee : threads) {
+      Status ended = tracee->await_end_of_injection(end);
+      if (status.ok()) status = ended;
+    }
+    return finished(info.Env(), status);
   }
 
   Napi::Value send_fds(const Napi::CallbackInfo& info) {

@@ -12,7 +12,7 @@ import { copyFailure } from './failure.js'
 import { lastChange, untold } from './last-change.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace, place } from './placing.js'
-import { join, keyOf, relativeTo } from './relative-path.js'
+import { join, keyOf, parentOf, relativeTo } from './relative-path.js'
 import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
 import { type HeldItems, openTree, type Tree } from './tree.js'
 
@@ -44,6 +44,8 @@ export function openDestination(options: DestinationOptions): Destination {
   /** Which item each name belongs to; those of directories are not told. */
   const owners = new Map<string, string>()
   const control: CopyControl = new native.CopyControl()
+  /** Directories that a copy has left: they may be gone from OLD. */
+  const deserted = new Map<string, Buffer>()
   /** Copies of directories that are elsewhere by now. */
   const outdated: StagedInode[] = []
   let log: DirtyLog | null = null
@@ -135,6 +137,7 @@ export function openDestination(options: DestinationOptions): Destination {
       if (!staged.published.some((name) => name.path.equals(path)))
         publishName(staged, path, directories, options.overwrite)
     }
+    if (staged.source.names.length > 0) dropStaging(staged)
   }
 
   /**
@@ -322,9 +325,7 @@ export function openDestination(options: DestinationOptions): Destination {
     if (source.names.length === known.names.length && source.names.every((path, i) => path.equals(known.names[i]!)))
       return item
     for (const path of source.names) if (!isKnown(path)) takeName(path, source.key)
-    const renamed = rename(item, source)
-    if (published && source.names.length > 0) dropStaging(renamed.staged)
-    return renamed
+    return rename(item, source)
   }
 
   /** A directory that was renamed is another one at NEW: made there, and filled by those who hold something in it. */
@@ -342,6 +343,8 @@ export function openDestination(options: DestinationOptions): Destination {
     const paths = source.names.map((path) => join(options.to, path))
     const staged = { ...item.staged, source }
     const renamed: Item = { ...item, staged, result: { ...item.result, path: paths[0] ?? null, paths } }
+    for (const path of item.staged.source.names)
+      if (!source.names.some((name) => name.equals(path))) deserted.set(keyOf(parentOf(path)), parentOf(path))
     setItem(renamed)
     if (staged.foreign) return renamed
     const stale = staged.published.filter((name) => !source.names.some((path) => path.equals(name.path)))
@@ -401,6 +404,7 @@ export function openDestination(options: DestinationOptions): Destination {
       const settled = settleItems([...items.values()], deadlineUs, 'frozen')
       follow(Math.round(deadlineUs))
       dropAside()
+      for (const path of deserted.values()) directories.forgetIfGone(path)
       directories.sweep()
       return settled
     },

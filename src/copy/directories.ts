@@ -128,6 +128,19 @@ export class Directories {
     return [...this.#leaving.values()].map(({ directory }) => join(this.#to, directory.path))
   }
 
+  /** forget() for a directory that is gone from OLD, and for those above it that are. */
+  forgetIfGone(path: Buffer): void {
+    for (let at = path; at.length > 0; at = parentOf(at)) {
+      if (!this.has(at)) continue
+      const old = this.openOld(at)
+      if (old !== null) {
+        closeSync(old)
+        return
+      }
+      this.forget(at, true)
+    }
+  }
+
   /** Removes what is gone from OLD and empty by now. */
   sweep(): void {
     for (const [key, { directory, parent }] of this.#leaving) {

@@ -299,6 +299,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     readDatum: none('hand descriptions to a process'),
     queuedBytes: none('move inotify watches'),
     readQueued: none('move inotify watches'),
+    runTaskWork: none('wait for requests of io_uring'),
   }
 }
 

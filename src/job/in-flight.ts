@@ -3,11 +3,11 @@
 // a FIFO, asynchronous input and output, a server of OLD itself, a cgroup that is frozen. Looked for before anything is touched.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
-import { fileFlags } from '../plan/file-flags.js'
 import { parseMountinfo } from '../proc/index.js'
+import { findAsynchronousIo } from './asynchronous-io.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
-import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
+import type { JobSnapshot, Obstacle } from './snapshot.js'
 import { below, type Storage } from './storage.js'
 
 /** Everything of the kind, before anything is touched. */
@@ -20,19 +20,7 @@ export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
       return gone(error) ?? []
     }
   })
-  return [...atRest, ...mountsBelowRoots(snapshot), ...findAsynchronous(snapshot)]
-}
-
-/** Requests that the kernel works on while the threads stand still would still reach the old files. Cheap where there are none. */
-export function findAsynchronous(snapshot: JobSnapshot): Obstacle[] {
-  return snapshot.tables.flatMap((table) => {
-    if (table.held.length === 0) return []
-    try {
-      return asynchronous(table)
-    } catch (error) {
-      return gone(error) ?? []
-    }
-  })
+  return [...atRest, ...mountsBelowRoots(snapshot), ...findAsynchronousIo(from.mount.type, snapshot).obstacles]
 }
 
 /**
@@ -69,40 +57,6 @@ function openedPath(task: string, tid: number): Buffer | undefined {
   } catch {
     return undefined
   }
-}
-
-function asynchronous({ pid, held, rings }: FdTable): Obstacle[] {
-  const found: Obstacle[] = []
-  const direct = held.some(({ flags }) => (flags & fileFlags.O_DIRECT) !== 0)
-  const untold =
-    'together with files opened with O_DIRECT: requests may be under way, which do not stop with the threads and which nothing tells; ' +
-    'let the program do without one of the two (MariaDB: innodb_use_native_aio=OFF or innodb_flush_method=fsync)'
-  if (direct && readFileSync(`/proc/${pid}/maps`, 'latin1').includes('/[aio]'))
-    found.push({ pid, kind: 'aio', what: 'an io_setup() context', why: untold })
-  for (const { fd, pollThread, submissions } of rings) {
-    const why = direct
-      ? untold
-      : hasWorkers(pid)
-        ? 'has requests under way, or had some seconds ago, which do not stop with the threads; try again when it is idle'
-        : pollThread > 0
-          ? 'has a polling thread of the kernel, which does not stop with the others'
-          : submissions > 0
-            ? 'has requests queued; try again when it is idle'
-            : undefined
-    if (why !== undefined) found.push({ pid, kind: 'io_uring', what: `fd ${fd} -> io_uring`, why })
-  }
-  return found
-}
-
-/** Workers of io_uring are listed among the threads while there is work, and some seconds longer. */
-function hasWorkers(pid: number): boolean {
-  return readdirSync(`/proc/${pid}/task`).some((tid) => {
-    try {
-      return readFileSync(`/proc/${pid}/task/${tid}/comm`, 'latin1').startsWith('iou-wrk-')
-    } catch {
-      return false
-    }
-  })
 }
 
 /** A FUSE server that is stopped cannot answer what we ask of OLD. */

@@ -45,6 +45,8 @@ const kcmp = { file: 0, files: 2, fs: 3 } as const
 export type JobReader = {
   /** What these processes hold, which run or stand. Those that have ended are left out. Throws ERR_FDMOVE_PERMISSION. */
   read(pids: readonly number[], moment?: Moment): JobSnapshot
+  /** The storage's, as mountinfo names it. */
+  readonly fileSystem: string
   /** Whether what is held of the storage may be looked at quickly: native/borrowed_fd.h. */
   readonly quick: boolean
   /**
@@ -86,6 +88,7 @@ export function createJobReader(from: Buffer): JobReader {
         return gone(error) ?? []
       }
     },
+    fileSystem: storage.mount.type,
     quick: isLocal(storage.path),
     fingerprint: (pids, likely) => native.fingerprint(Int32Array.from(pids), filter, likely),
     holders: (pids) =>
@@ -164,7 +167,7 @@ export function createJobReader(from: Buffer): JobReader {
         }),
         rings: task.fds.flatMap((fd) => {
           const ring = infos.get(fd)?.ioUring
-          return ring === undefined ? [] : [{ fd: fd.fd, pollThread: ring.pollThread, submissions: ring.submissions }]
+          return ring === undefined ? [] : [{ fd: fd.fd, pollThread: ring.pollThread }]
         }),
       }
     })

@@ -79,7 +79,7 @@ export type FdTable = {
   readonly inotifies: readonly HeldInotify[]
   readonly registrations: readonly Registration[]
   /** io_uring instances, of whatever storage. */
-  readonly rings: readonly { readonly fd: number; readonly pollThread: number; readonly submissions: number }[]
+  readonly rings: readonly { readonly fd: number; readonly pollThread: number }[]
   /** All fds of the table, to know whether there is room for more. */
   readonly open: number
   /** How many it can hold before the kernel has to make it larger; undefined for a table of single threads. */

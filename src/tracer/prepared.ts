@@ -2,7 +2,7 @@
 // The plan and its programs, made before the freeze, and in the pause where the job has changed since.
 import type { Destination, Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
-import { findAsynchronous } from '../job/in-flight.js'
+import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.js'
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
@@ -22,6 +22,8 @@ export type Prepared = {
   readonly numbers: readonly number[]
   /** There are so many fds that they are looked at quickly; the programs see to what that does not tell. */
   readonly quick: boolean
+  /** Requests that go on without the threads. */
+  readonly io: readonly AsynchronousIo[]
   /** The job had given up nothing before it could be copied. */
   readonly complete: boolean
 }
@@ -44,7 +46,7 @@ export type SwitchTools = {
 const worthBorrowing = 48
 
 export function prepare(
-  { session, staged, mayBorrow }: Pick<SwitchTools, 'session' | 'staged' | 'mayBorrow'>,
+  { session, reader, staged, mayBorrow }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayBorrow'>,
   snapshot: JobSnapshot,
   openedByTracer: ReadonlySet<number> = new Set(),
 ): Prepared {
@@ -54,7 +56,8 @@ export function prepare(
   const point = phases.indexOf('commit')
   const numbers = programs.map(({ program, ends }) => session.compile({ ...program, point: ends[point]! }))
   const complete = plan.inodes.every(({ key }) => staged.has(key))
-  return { snapshot, plan, programs, numbers, quick, complete }
+  const { io } = findAsynchronousIo(reader.fileSystem, snapshot)
+  return { snapshot, plan, programs, numbers, quick, io, complete }
 }
 
 function heldFds({ tables }: JobSnapshot): number[] {
@@ -87,8 +90,9 @@ export function isAsPrepared(
 export function planAnew(context: SwitchTools, pids: readonly number[], deadlineUs: number): Prepared {
   const snapshot = context.reader.read(pids, 'standing')
   const plan = planJob(snapshot)
-  const inFlight = findAsynchronous(snapshot).map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
-  refuseIfAny({ ...plan, refusals: [...plan.refusals, ...inFlight] })
+  const { obstacles } = findAsynchronousIo(context.reader.fileSystem, snapshot)
+  const asynchronous = obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
+  refuseIfAny({ ...plan, refusals: [...plan.refusals, ...asynchronous] })
   context.stageMore(plan, deadlineUs)
   return prepare(context, snapshot)
 }

@@ -111,7 +111,12 @@ async function moveWith(
     const stage = (plan: JobPlan, deadlineUs: number | null) =>
       stageMore(plan, { destination, staged, opened, deadlineUs })
     const mayBorrow = limits.cheapCalls && job.reader.quick && isLocal(job.to.path)
-    const { pids, prepared, newcomers } = rehearse(request, job, stage, { session, staged, mayBorrow })
+    const { pids, prepared, newcomers } = rehearse(request, job, stage, {
+      session,
+      reader: job.reader,
+      staged,
+      mayBorrow,
+    })
     // Last of all: what the job writes from here on is what the pause has to copy.
     collectGarbage()
     const { estimatedUs: estimatedSettleUs } = await destination.refresh()

@@ -8,6 +8,7 @@ import { native, type Session } from '../native.js'
 import { opensItself, type Phase, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags, openFlags } from '../plan/file-flags.js'
 import type { JobPlan } from '../plan/job-plan.js'
+import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
 import { type Prepared, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
@@ -126,15 +127,12 @@ function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | unde
 
 const IN_IGNORED = 0x8000
 
-/** Nothing has been done yet, and the job only has to run on for a moment. */
-export class EventsUnread extends FdmoveError {}
-
-/** The queue of an inotify instance cannot be moved: it must be empty. Throws EventsUnread. */
+/** The queue of an inotify instance cannot be moved: it must be empty. Throws NotYet. */
 export function checkQueues(session: Session, { descriptions }: JobPlan): void {
   for (const { owner, watches } of descriptions) {
     if (watches.length === 0 || session.queuedBytes(owner.tid, owner.fd) === 0) continue
     const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
-    throw new EventsUnread('ERR_FDMOVE_CHANGED', message)
+    throw new NotYet(message, 'inotify events had to be read first')
   }
 }
 

@@ -4,15 +4,18 @@
 
 import type { SettledFile } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
+import type { AsynchronousIo } from '../job/asynchronous-io.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session, StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import type { Leave } from './leave.js'
 import { toFdmoveError } from './native-error.js'
+import { NotYet } from './not-yet.js'
 import { type Clock, checkDeadline, createClock, nowUs, withPause } from './pause-clock.js'
 import { isAsPrepared, openingFor, type Prepared, planAnew, type SwitchTools } from './prepared.js'
-import { checkQueues, count, EventsUnread, finish, rollback, runUntilCommitted } from './run-programs.js'
+import { quiesce } from './quiesce.js'
+import { checkQueues, count, finish, rollback, runUntilCommitted } from './run-programs.js'
 import { verify } from './verify.js'
 
 export type SwitchContext = SwitchTools & {
@@ -38,18 +41,21 @@ export type SwitchOutcome = {
   readonly pause: { readonly totalUs: number; readonly phases: { readonly name: string; readonly us: number }[] }
 }
 
-/** How often a job is stopped whose inotify events are not read yet: a queue cannot be moved. */
+/** How often a job is stopped that has to run on first: a queue of inotify events cannot be moved, for one. */
 const mostStops = 20
 
-/** Stops the job and moves it. Where events wait to be read, the job is let go at once to read them, and stopped again. */
+/** Stops the job and moves it. Where it has something to do first, it is let go at once, and stopped again. */
 export function switchOver(context: SwitchContext): SwitchOutcome {
+  let first = ''
   for (let stops = 1; ; stops++) {
     try {
       const outcome = stopAndSwitch(context)
-      const again = `the job was stopped ${stops} times: inotify events had to be read first`
+      const again = `the job was stopped ${stops} times: ${first}`
       return stops === 1 ? outcome : { ...outcome, notes: [...outcome.notes, again] }
     } catch (error) {
-      if (stops === mostStops || !((error as FdmoveError).cause instanceof EventsUnread)) throw error
+      const { cause } = error as FdmoveError
+      if (stops === mostStops || !(cause instanceof NotYet)) throw error
+      first = cause.what
     }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, stops) // milliseconds
   }
@@ -77,7 +83,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     clock.mark('stop')
 
     const pids = [...new Set(threads.map(({ pid }) => pid))]
-    if (!isAsPrepared(context.reader, prepared, pids)) prepared = planAnew(context, pids, deadlineUs)
+    prepared = quietly(context, prepared, pids, deadlineUs)
     checkQueues(session, prepared.plan)
     clock.mark('rescan')
 
@@ -115,6 +121,25 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     startUs: clock.startUs,
     pause: { totalUs: clock.totalUs(), phases: clock.phases },
   }
+}
+
+/** The plan for what the job holds, with nothing under way. Requests that end may open and close fds of the job. */
+function quietly(context: SwitchContext, prepared: Prepared, pids: readonly number[], deadlineUs: number): Prepared {
+  const { session, reader, sources } = context
+  quiesce(session, prepared.io, sources, deadlineUs)
+  if (isAsPrepared(reader, prepared, pids)) return prepared
+  const anew = planAnew(context, pids, deadlineUs)
+  if (anew.io.every((one) => prepared.io.some((before) => includes(before, one)))) return anew
+  quiesce(session, anew.io, sources, deadlineUs)
+  return planAnew(context, pids, deadlineUs)
+}
+
+function includes(before: AsynchronousIo, now: AsynchronousIo): boolean {
+  return (
+    before.pid === now.pid &&
+    now.rings.every((fd) => before.rings.includes(fd)) &&
+    now.direct.every((key) => before.direct.includes(key))
+  )
 }
 
 /** Puts the job back and lets it go; yields what to throw. */

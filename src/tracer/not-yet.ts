@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+import { FdmoveError } from '../errors.js'
+
+/** Nothing has been done yet, and the job only has to run on for a moment. ERR_FDMOVE_CHANGED when it does not help. */
+export class NotYet extends FdmoveError {
+  /** What the job was let go for. */
+  readonly what: string
+
+  constructor(message: string, what: string) {
+    super('ERR_FDMOVE_CHANGED', message)
+    this.what = what
+  }
+}
