@@ -32,7 +32,8 @@ export async function makeCgroup(cleanup: Cleanup): Promise<TestCgroup> {
   }
 }
 
-function isRemoved(directory: string): boolean {
+/** Whether it is gone by now: its processes may not have been collected yet. */
+export function isRemoved(directory: string): boolean {
   try {
     rmdirSync(directory)
     return true

@@ -3,7 +3,7 @@
  * async-writer FILE HOW: writes blocks of FILE at random for ever, several at the same time, none of which a thread waits
  * in. HOW: aio (io_submit), ring (io_uring), late (io_uring whose completions wait for the thread that submits), each with
  * O_DIRECT, or buffered (io_uring, whose workers write). `check` lets all writes end, compares every block with what was
- * last written to it, and answers with the number of writes.
+ * last written to it, and answers with the number of writes; `stop` does the same for the last time.
  */
 #include "target.h"
 
@@ -11,14 +11,14 @@
 #include <linux/io_uring.h>
 #include <sys/mman.h>
 
-enum { kBlocks = 128, kBlock = 64 << 10, kDepth = 8 };
+enum { kBlocks = 24, kBlock = 1 << 20, kDepth = 8 };
 
 static int file;
 static const char *how;
 static char *buffers[kDepth];
 static int block_of[kDepth]; /* -1: nothing under way */
 static uint64_t written[kBlocks], writes;
-static atomic_bool checking, checked;
+static atomic_bool checking, checked, stopping;
 
 /* io_submit */
 
@@ -115,6 +115,7 @@ static void write_random_block(int slot) {
   written[block_of[slot]] = number;
   if (is_aio()) submit_aio(slot);
   else submit_ring(slot);
+  usleep(200);
 }
 
 static void check_blocks(void) {
@@ -140,6 +141,7 @@ static void *write_for_ever(void *unused) {
     check_blocks();
     checking = false;
     checked = true;
+    while (stopping) pause();
   }
 }
 
@@ -158,7 +160,8 @@ int main(int argc, char **argv) {
   answer("ready");
   char line[64];
   while (next_line(line, sizeof line)) {
-    CHECK(strcmp(line, "check") == 0);
+    stopping = strcmp(line, "stop") == 0;
+    CHECK(stopping || strcmp(line, "check") == 0);
     checking = true;
     while (!checked) usleep(100);
     checked = false;

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { execa } from 'execa'
+import { isRemoved } from './cgroup.js'
+import type { Cleanup } from './cleanup.js'
+import { until } from './deadline.js'
+import { freshDirectory } from './storage.js'
+
+/**
+ * Lets a process write no more than so many bytes a second to the device that is mounted at `path`: its requests are
+ * under way for long. False where the kernel throttles no block devices by the cgroups of version 1.
+ */
+export async function throttleWrites(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
+  const hierarchy = await freshDirectory(cleanup)
+  const mounted = await execa('mount', ['-t', 'cgroup', '-o', 'blkio', 'none', hierarchy], { reject: false })
+  if (mounted.failed) return false
+  cleanup.add('mounts', () => execa('umount', [hierarchy]))
+  const directory = `${hierarchy}/fdmove-test-${process.pid}`
+  mkdirSync(directory)
+  cleanup.add('mounts', () => until('an empty cgroup', () => isRemoved(directory)))
+  const { stdout } = await execa('findmnt', ['--noheadings', '--output', 'SOURCE', path])
+  const device = readFileSync(`/sys/class/block/${stdout.replace('/dev/', '')}/dev`, 'latin1').trim()
+  try {
+    writeFileSync(`${directory}/blkio.throttle.write_bps_device`, `${device} ${bytes}`)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    throw error
+  }
+  writeFileSync(`${directory}/cgroup.procs`, String(pid))
+  return true
+}
