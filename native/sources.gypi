@@ -7,6 +7,7 @@
       "native/bounded.cc",
       "native/change_notes.cc",
       "native/direct_io.cc",
+      "native/directory_position.cc",
       "native/dirty_log.cc",
       "native/exe_link.cc",
       "native/fd_passing.cc",

@@ -161,6 +161,11 @@ export type NativePaths = {
   inodeAt(directory: number, name: Name): Inode | null
   spaceOf(fd: number): { readonly type: number; readonly freeBytes: bigint | null; readonly readOnly: boolean }
   /**
+   * Sets the position of `fresh` to where a reader gets just what one of `old` would from `position` on; yields it.
+   * native/directory_position.h: ERR_FDMOVE_HOLD.
+   */
+  setDirectoryPosition(old: number, position: bigint, fresh: number): bigint
+  /**
    * A path of an inode below `root`, relative to it: `likely` is the directory to look in first, and for so many
    * microseconds everywhere on the same device. Null when it was not found.
    */

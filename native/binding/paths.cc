@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "directory_position.h"
 #include "inode_search.h"
 #include "metadata.h"
 #include "safe_path.h"
@@ -144,6 +145,13 @@ Napi::Value space_of(const Napi::CallbackInfo& info) {
   return space;
 }
 
+/** setDirectoryPosition(old fd, position, fresh fd) -> the new position. */
+Napi::Value set_directory_position(const Napi::CallbackInfo& info) {
+  auto position = fdmove::set_directory_position(to_fd(info[0]), static_cast<int64_t>(to_u64(info[1])), to_fd(info[2]));
+  if (!position.ok()) return throw_failure(info.Env(), position.failure());
+  return Napi::BigInt::New(info.Env(), *position);
+}
+
 /** findInode(root, likely directory, device, inode, microseconds) -> relative path, or null. */
 Napi::Value find_inode(const Napi::CallbackInfo& info) {
   auto found = fdmove::find_inode(to_bytes(info[0]), to_bytes(info[1]), to_u64(info[2]), to_u64(info[3]), to_u64(info[4]));
@@ -204,6 +212,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("inodeOf", Napi::Function::New(env, inode_of_fd, "inodeOf"));
   exports.Set("inodeAt", Napi::Function::New(env, inode_at, "inodeAt"));
   exports.Set("spaceOf", Napi::Function::New(env, space_of, "spaceOf"));
+  exports.Set("setDirectoryPosition", Napi::Function::New(env, set_directory_position, "setDirectoryPosition"));
   exports.Set("findInode", Napi::Function::New(env, find_inode, "findInode"));
   exports.Set("watchNew", Napi::Function::New(env, watch_new, "watchNew"));
   exports.Set("watchDirectory", Napi::Function::New(env, watch_directory, "watchDirectory"));

@@ -18,19 +18,6 @@ export function warningsFor(from: Storage, snapshot: JobSnapshot): string[] {
   return [...remembering, ...sqliteJournals(from, snapshot)]
 }
 
-/** A position in a directory is a number that only its own file system understands. */
-export function halfReadDirectories(from: Storage, snapshot: JobSnapshot): string[] {
-  return snapshot.tables.flatMap(({ pid, held }) =>
-    held.flatMap(({ fd, inode, offset }) => {
-      if ((inode.mode & constants.S_IFMT) !== constants.S_IFDIR || offset === 0n) return []
-      const path = joinPath(from.path, inode.relative).toString()
-      return [
-        `process ${pid} has read a part of the directory ${path} (fd ${fd}): of what it reads after the move names may be missing, or there twice`,
-      ]
-    }),
-  )
-}
-
 function mentions(file: string, path: Buffer): boolean {
   try {
     const text = readFileSync(file)

@@ -13,7 +13,7 @@
 import type { HeldWatch } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
-import { hasOffset } from './inode-kind.js'
+import { hasOffset, isDirectory } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
 import type { Argument, Datum, Operation, Program, Undo } from './program.js'
 
@@ -196,7 +196,8 @@ function compileUnit(
     if (inode === undefined || !hasOffset(inode.mode)) continue
     offsets.set(id, builder.operations.length)
     const offset = builder.add('lseek', [owner.fd, 0, SEEK_CUR])
-    builder.add('lseek', [temporary, offset, SEEK_SET], { expect: { equals: offset } })
+    // The position in a directory is a number that means something at OLD only: the tracer finds the new one.
+    if (!isDirectory(inode.mode)) builder.add('lseek', [temporary, offset, SEEK_SET], { expect: { equals: offset } })
     for (const lock of locks) takeOwnLock(builder, temporary, lock)
   }
   builder.endPhase()

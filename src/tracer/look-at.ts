@@ -8,7 +8,7 @@ import { checkTarget, parentsFirst, selectPids, withDescendants } from '../job/s
 import { findSharers } from '../job/sharers.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { assertApart, resolveStorage, type Storage } from '../job/storage.js'
-import { halfReadDirectories, warningsFor } from '../job/warnings.js'
+import { warningsFor } from '../job/warnings.js'
 import type { MoveOptions } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { noexecRefusals } from '../plan/mappings.js'
@@ -50,7 +50,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
     ...one,
   }))
   const remembered = request.leave === undefined || request.leave === 'nothing' ? warningsFor(from, snapshot) : []
-  const warnings = [...remembered, ...halfReadDirectories(from, snapshot), ...passed.warnings]
+  const warnings = [...remembered, ...passed.warnings]
   const refusals = [...plan.refusals, ...inFlight, ...noexecRefusals(plan.remaps, to.mount.options)]
   return { from, to, reader, pids, snapshot, warnings, plan: { ...plan, refusals } }
 }

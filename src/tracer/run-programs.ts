@@ -7,7 +7,9 @@ import { FdmoveError } from '../errors.js'
 import { native, type Session } from '../native.js'
 import { opensItself, type Phase, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags, openFlags } from '../plan/file-flags.js'
+import { isDirectory } from '../plan/inode-kind.js'
 import type { JobPlan } from '../plan/job-plan.js'
+import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
 import { type Prepared, pathOf, type SwitchTools } from './prepared.js'
@@ -57,16 +59,9 @@ export function runUntilCommitted(
     for (const one of programs) {
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)
-      const sent = one.receives.map((passed) => {
-        if (passed.kind === 'directory') return staged.get(passed.key)!.fd
-        let fd = fds.get(passed.id)
-        if (fd === undefined) {
-          fd = obtain(passed.id)
-          fds.set(passed.id, fd)
-          mine.push(fd)
-        }
-        return fd
-      })
+      const sent = one.receives.map((passed) =>
+        passed.kind === 'directory' ? staged.get(passed.key)!.fd : ours(passed.id),
+      )
       session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
       must(runPhase(session, one, 'receive'))
     }
@@ -77,6 +72,12 @@ export function runUntilCommitted(
       const first = set === undefined ? 0 : one.ends[phases.indexOf('set') - 1]!
       for (const [id, at] of one.offsets) offsets.set(id, results[at - first]!)
     }
+    for (const { id, inode, owner } of plan.descriptions) {
+      const position = offsets.get(id) ?? 0n
+      if (position === 0n || inode === undefined || !isDirectory(inode.mode)) continue
+      count(session, 'lseek')
+      offsets.set(id, setPosition(sources.get(inode.key)!, position, ours(id), `thread ${owner.tid}: fd ${owner.fd}`))
+    }
     fillFifos(session, plan, fifos)
     // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
     destination.seal(inTheWay(plan))
@@ -86,6 +87,17 @@ export function runUntilCommitted(
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
     for (const outcome of runAll(session, programs, 'commit')) must(outcome)
     return undefined
+
+    /** Our fd on a new description. */
+    function ours(id: number): number {
+      let fd = fds.get(id)
+      if (fd === undefined) {
+        fd = obtain(id)
+        fds.set(id, fd)
+        mine.push(fd)
+      }
+      return fd
+    }
 
     function obtain(id: number): number {
       const description = plan.descriptions.find((one) => one.id === id)!
@@ -100,6 +112,16 @@ export function runUntilCommitted(
     }
   } finally {
     for (const fd of mine) closeSync(fd)
+  }
+}
+
+/** Where the job reads on in a directory of NEW. ERR_FDMOVE_HOLD when there is no such position. */
+function setPosition(old: number, position: bigint, fresh: number, what: string): bigint {
+  try {
+    return native.setDirectoryPosition(old, position, fresh)
+  } catch (error) {
+    const { code, message } = toFdmoveError(error)
+    throw new FdmoveError(code, `${what} -> directory: ${message}; nothing was moved`, { cause: error })
   }
 }
 
