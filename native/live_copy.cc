@@ -394,6 +394,16 @@ Status LiveCopy::verify(CopyBuffers& buffers, CopyControl& control) {
   return Done{};
 }
 
+namespace {
+
+/** Bytes that a file takes up; all there can be where it does not tell. */
+uint64_t allocated(int fd) {
+  struct stat status;
+  return fstat(fd, &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : UINT64_MAX;
+}
+
+}  // namespace
+
 Result<uint64_t> LiveCopy::pending() {
   auto now = look();
   if (!now.ok()) return now.failure();
@@ -411,7 +421,8 @@ Result<uint64_t> LiveCopy::pending() {
   if (options_.writers == Writers::kAppendOnly && !options_.mapped_writable && now->size >= snapshot_.size &&
       now->size > kSmallFile)
     return growth;
-  return now->size;
+  // Everything is compared but the holes that both have.
+  return std::min(now->size, std::max(allocated(options_.from), allocated(options_.to)));
 }
 
 Result<bool> LiveCopy::append_only_held(const Snapshot& now, CopyBuffers& buffers, CopyControl& control) {

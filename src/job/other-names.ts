@@ -2,8 +2,7 @@
 // Files that were unlinked by the name that the job has opened, and live on under another: a hard link, or what was made
 // without a name (O_TMPFILE) and linked since. The kernel tells only the name that is gone.
 import { native } from '../native.js'
-import { isDirectory } from '../plan/inode-kind.js'
-import type { HeldInode, JobSnapshot } from './snapshot.js'
+import { type HeldInode, isElsewhere, type JobSnapshot } from './snapshot.js'
 
 /** How long a storage is searched, in microseconds: while the job runs, and while it stands. */
 const patienceUs = { running: 30_000_000, standing: 10_000 } as const
@@ -59,11 +58,6 @@ export class OtherNames {
     if (name !== undefined) this.#known.set(key, name)
     return name
   }
-}
-
-/** Its name is gone, but not all of them. */
-export function isElsewhere({ deleted, nlink, nameless, mode }: HeldInode): boolean {
-  return deleted && nlink > 0 && !nameless && !isDirectory(mode)
 }
 
 function inodesOf({ tables, processes }: JobSnapshot): HeldInode[] {

@@ -25,18 +25,19 @@ import { whyExeStays } from './exe-access.js'
 import { gone } from './gone.js'
 import { isLocal } from './local.js'
 import { mappedInode, withMemory } from './mapped.js'
-import { isElsewhere, type Moment, OtherNames } from './other-names.js'
-import type {
-  FdTable,
-  HeldFd,
-  HeldInode,
-  HeldInotify,
-  HeldMapping,
-  HeldWatch,
-  JobProcess,
-  JobSnapshot,
-  Obstacle,
-  Workplace,
+import { type Moment, OtherNames } from './other-names.js'
+import {
+  type FdTable,
+  type HeldFd,
+  type HeldInode,
+  type HeldInotify,
+  type HeldMapping,
+  type HeldWatch,
+  isElsewhere,
+  type JobProcess,
+  type JobSnapshot,
+  type Obstacle,
+  type Workplace,
 } from './snapshot.js'
 
 const kcmp = { file: 0, files: 2, fs: 3 } as const

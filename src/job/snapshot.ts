@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a job holds, at one moment: the input of planning. Plain data; read-job.ts makes it.
+import { isDirectory } from '../plan/inode-kind.js'
 import type { FileLock, Mapping } from '../proc/index.js'
 
 /** An inode and the name that the kernel prints for it. */
@@ -16,6 +17,11 @@ export type HeldInode = {
   readonly deleted: boolean
   /** Its path cannot be known: it is reached through a mount that nobody can see any more. */
   readonly nameless: boolean
+}
+
+/** Its name is gone, but not all of them. */
+export function isElsewhere({ deleted, nlink, nameless, mode }: HeldInode): boolean {
+  return deleted && nlink > 0 && !nameless && !isDirectory(mode)
 }
 
 /** One fd that leads to OLD. */

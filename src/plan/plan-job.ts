@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What a snapshot means for the move: which inodes must be at NEW, which descriptions are opened by whom, and what
 // cannot be moved. Pure: no I/O.
-import type { HeldInode, HeldWatch, JobSnapshot } from '../job/snapshot.js'
+
+import { type HeldInode, type HeldWatch, isElsewhere, type JobSnapshot } from '../job/snapshot.js'
 import { nameless, whyLockStays } from '../scan/movability.js'
 import { fileFlags } from './file-flags.js'
 import { kindOf } from './inode-kind.js'
@@ -170,8 +171,8 @@ const memoryMajor = 1n
 /** Why an fd on this inode cannot be opened anew at NEW; undefined when it can. */
 function whyNotOpenable(inode: HeldInode, flags: number, named: ReadonlySet<string>): string | undefined {
   if (inode.nameless) return nameless
-  if (inode.deleted && inode.nlink > 0 && kindOf(inode.mode) !== 'directory' && !named.has(inode.key))
-    return `was unlinked by this name but lives on under another one (find OLD -inum ${inode.key.split(':')[1]})`
+  if (isElsewhere(inode) && !named.has(inode.key))
+    return `was unlinked by this name and lives on under another one, which was not found below OLD (inode ${inode.key.split(':')[1]})`
   const isPathOnly = (flags & fileFlags.O_PATH) !== 0
   const kind = kindOf(inode.mode)
   switch (kind) {

@@ -63,8 +63,6 @@ const memoryMajor = 1n
 
 function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
   if (file.rest === undefined) return nameless
-  const livesOn = file.deleted === true && file.links !== undefined && file.links > 0 && file.type !== 'directory'
-  if (livesOn) return 'was unlinked by this name but lives on under another one'
   switch (file.type) {
     case undefined:
     case 'regular':

@@ -13,6 +13,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -349,4 +350,42 @@ test('settling a small unchanged file reads and writes nothing', async ({ cleanu
   expect(settled[0]).toMatchObject({ proof: 'unchanged', copiedPaused: 0, bytes: 1000n })
   copying.seal()
   copying.finish()
+})
+
+test('a mode that changes after the names are published is the one at NEW', async ({ cleanup, dirs }) => {
+  writeFileSync(join(dirs.old, 'file'), 'content', { mode: 0o644 })
+  const copying = destination(dirs.old, dirs.new)
+  await copying.prepare([copySource(cleanup, dirs.old, 'file')])
+  copying.publish()
+  chmodSync(join(dirs.old, 'file'), 0o4751)
+  await copying.refresh()
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  expect(statSync(join(dirs.new, 'file')).mode & 0o7777).toBe(0o4751)
+})
+
+test('what a directory that was renamed leaves behind at NEW goes', async ({ cleanup, dirs }) => {
+  mkdirSync(join(dirs.old, 'before/below'), { recursive: true })
+  writeFileSync(join(dirs.old, 'before/below/file'), 'content')
+  const source = copySource(cleanup, dirs.old, 'before/below/file')
+  const copying = destination(dirs.old, dirs.new)
+  await copying.prepare([source])
+  copying.publish()
+  renameSync(join(dirs.old, 'before'), join(dirs.old, 'after'))
+  copying.setNames(source.key, [Buffer.from('after/below/file')])
+  copying.settle(inASecond())
+  copying.seal()
+  expect(copying.notes()).toEqual([])
+  copying.finish()
+  expect(readdirSync(dirs.new, { recursive: true }).sort()).toEqual(['after', 'after/below', 'after/below/file'])
+})
+
+test('a large file with little in it is compared in no time', async ({ cleanup, dirs }) => {
+  writeFileSync(join(dirs.old, 'file'), Buffer.alloc(1 << 20, 'x'))
+  truncateSync(join(dirs.old, 'file'), 2 ** 40)
+  const source = copySource(cleanup, dirs.old, 'file', { mappedWritable: true, mappable: true })
+  const { settled } = await copyAll(dirs.old, dirs.new, [source], { dirtyLog: 'compare', maxPauseUs: 1_000_000 })
+  expect(settled[0]!.bytes).toBe(1n << 40n)
+  expect(statSync(join(dirs.new, 'file')).blocks * 512).toBeLessThan(2 << 20)
 })

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: MIT
-import { mkdirSync, readFileSync, readlinkSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { execa } from 'execa'
 import { startCommand } from '../helpers/command.js'
 import { findProgram } from '../helpers/find-program.js'
-import { holdState, move, tryMove } from '../helpers/move.js'
+import { expectRefused, holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
 import { encodeArgument } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -214,3 +223,39 @@ test.for([
     }
   },
 )
+
+test('a file that was unlinked by the name that it was opened by is moved under its other one', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  mkdirSync(`${dirs.old}/elsewhere/below`, { recursive: true })
+  writeFileSync(`${dirs.old}/opened`, 'content')
+  const target = await spawnTarget('hold', `open rw,append ${dirs.old}/opened 10`)
+  linkSync(`${dirs.old}/opened`, `${dirs.old}/elsewhere/below/linked`)
+  unlinkSync(`${dirs.old}/opened`)
+  await move(target.pid, dirs)
+  await target.send('write 10 more')
+  expect(readFileSync(`${dirs.new}/elsewhere/below/linked`, 'utf8')).toBe('contentmore')
+  expect((await holdState(target)).fds['10']!.nlink).toBe(1)
+
+  // Where its other name is not below OLD, nobody can say what it should be.
+  writeFileSync(`${dirs.old}/opened`, 'content')
+  const other = await spawnTarget('hold', `open rw ${dirs.old}/opened 10`)
+  linkSync(`${dirs.old}/opened`, `${dirs.old}-beside`)
+  unlinkSync(`${dirs.old}/opened`)
+  const refused = await tryMove(other.pid, { old: dirs.old, new: `${dirs.new}/elsewhere` })
+  expectRefused(refused, 'ERR_FDMOVE_HOLD')
+  expect(refused.stderr).toContain('was not found below OLD')
+})
+
+test('a deleted file that was opened with O_NOFOLLOW keeps that flag', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget(
+    'hold',
+    `open rw,creat,nofollow ${dirs.old}/file 10`,
+    `write 10 text`,
+    `unlink ${dirs.old}/file`,
+  )
+  const before = await holdState(target)
+  await move(target.pid, dirs)
+  expect(withoutIdentity(await holdState(target))).toEqual(withoutIdentity(before))
+})
