@@ -43,6 +43,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   const reader = createJobReader(from.path)
   const own = { tracer: process.pid, command: request.command }
   const first = selectPids(request.select, own, reader.holders)
+  for (const pid of first) isTarget(pid) // a process that was not named itself may be none
   const { pids, snapshot, plan } = closure(reader, request, first)
   const passed = passedFds(from, pids)
   const inFlight = [...findInFlight(from, snapshot), ...passed.obstacles].map((one) => ({
@@ -93,7 +94,7 @@ export function closure(
   }
 }
 
-/** Whether a process that shares a file with the job can be moved with it; false when it has ended. Throws why not. */
+/** Whether a process can be moved with the job; false when it has ended. Throws why not. */
 function isTarget(pid: number): boolean {
   try {
     checkTarget(pid)

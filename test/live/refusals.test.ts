@@ -68,6 +68,9 @@ test('a process that is being traced is refused, and the tracer is named', async
   expectRefused(result, 'ERR_FDMOVE_TRACED')
   expect(result.json.error.message).toContain(String(tracer.pid))
   expect(procState(child).tracerPid).toBe(tracer.pid)
+  const tree = await tryMove(tracer.pid, dirs, ['--tree'])
+  expectRefused(tree, 'ERR_FDMOVE_TRACED')
+  expect(tree.json.error).toMatchObject({ pid: child, message: expect.stringContaining(String(tracer.pid)) })
 })
 
 test('a 32-bit process is refused and goes on', async ({ dirs, spawnTarget, skip }) => {
