@@ -7,25 +7,11 @@
 import { closeSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
-import type { Directories, Directory } from './directories.js'
+import type { Directories } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
-import {
-  O_CREAT,
-  O_EXCL,
-  O_NOFOLLOW,
-  O_NONBLOCK,
-  O_PATH,
-  O_RDONLY,
-  O_RDWR,
-  S_IFDIR,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-  S_IFSOCK,
-} from './flags.js'
-import { lastChange } from './last-change.js'
+import { S_IFDIR, S_IFREG } from './flags.js'
 import { isBelow, join, keyOf, nameOf, parentOf } from './relative-path.js'
-import { stagingName } from './staged-inode.js'
+import { asSeen, changing, type FoundFile, TreeFiles, typeOf } from './tree-files.js'
 import { type MadeName, TreeNames } from './tree-names.js'
 import { TreeWatch } from './tree-watch.js'
 
@@ -46,10 +32,6 @@ export type Tree = {
   finish(): void
 }
 
-type OldInode = Pick<Inode, 'ino' | 'ctime'>
-
-type Found = { readonly path: Buffer; readonly old: OldInode }
-
 /** The copies of what the job holds, as far as the tree meets their names. */
 export type HeldItems = {
   /** Which inode of OLD, `${dev}:${ino}`, each path at NEW (as a key) belongs to, at any moment. */
@@ -68,17 +50,18 @@ type Round = {
 
 const filesPerBatch = 128
 const parallelBatches = 2
-/** A file that changed this late and is larger would take long to copy while the job stands still. */
-const mostInPause = 256n << 20n
 /** How often a name that changes while it is looked at is tried in the pause, when only outsiders can change it. */
 const mostTries = 3
-/** What a name answers that is becoming something else. */
-const changing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'] as const
-const typeOf = (inode: Inode) => inode.mode & S_IFMT
-/** An inode as it is now, to be known again. */
-const asSeen = (inode: Inode): OldInode => ({ ino: inode.ino, ctime: lastChange(inode) })
 const isAsCopied = (made: MadeName, now: Inode | null) => now?.ino === made.old && now.ctime === made.ctime
 const keyOfInode = ({ dev, ino }: Inode) => `${dev}:${ino}`
+
+/** Throws ERR_FDMOVE_MAX_PAUSE when the pause has been long enough; CLOCK_MONOTONIC, microseconds. */
+function checkTime(deadlineUs: number | null): void {
+  if (deadlineUs === null || Number(process.hrtime.bigint()) / 1000 < deadlineUs) return
+  const message =
+    'so much changed in the tree that following it would take longer than --max-pause allows; nothing was moved'
+  throw new FdmoveError('ERR_FDMOVE_MAX_PAUSE', message)
+}
 
 export function openTree(options: {
   readonly from: Buffer
@@ -91,10 +74,12 @@ export function openTree(options: {
   readonly held: ReadonlySet<string>
   readonly items: HeldItems
 }): Tree {
-  const { directories, items, control } = options
+  const { directories, items } = options
   const watch = new TreeWatch()
   const names = new TreeNames(options.held)
-  const files = new Map<string, Found[]>() // parent -> regular files with one name
+  const files = new TreeFiles({ ...options, names })
+  /** Regular files with one name, by their directory: of these there may be many. */
+  const found = new Map<string, FoundFile[]>()
   /** Names that are brought up to date one by one: with the next round. */
   let putOff = new Map<string, Buffer>()
   const notes = new Map<string, string>()
@@ -108,33 +93,20 @@ export function openTree(options: {
   const at = (path: Buffer) => join(options.to, path)
   const putOffUntilNext = (path: Buffer) => putOff.set(keyOf(path), path)
 
-  function withOld<T>(path: Buffer, use: (fd: number) => T): T | null {
-    const fd = directories.openOld(path)
-    if (fd === null) return null
-    try {
-      return use(fd)
-    } finally {
-      closeSync(fd)
-    }
+  function copyOne(path: Buffer, inode: Inode, { deadlineUs, copied }: Round): void {
+    const outcome = files.copyOne(path, inode, deadlineUs)
+    if (outcome === 'made') copied.add(inode.ino)
+    else if (outcome === 'changing') putOffUntilNext(path)
+    else note(path, 'is a socket, which only its server can make')
   }
 
-  function inodeAtOld(path: Buffer): Inode | null {
-    return withOld(parentOf(path), (fd) => native.inodeAt(fd, nameOf(path)))
-  }
-
-  /** Null for what is becoming something else. */
-  function openAtOld(directory: number, name: Buffer, flags: number): number | null {
-    try {
-      return native.openBeneath(directory, name, flags)
-    } catch (error) {
-      if (isErrno(error, ...changing, 'ERR_FDMOVE_UNSAFE_PATH')) return null
-      throw error
-    }
+  function link(first: Buffer, path: Buffer): void {
+    if (files.link(first, path) === 'changing') putOffUntilNext(path)
   }
 
   /** Reads a directory that was not watched where it is. The watch comes first: no change falls between. */
   function enter(path: Buffer, visit: (path: Buffer, inode: Inode) => void): void {
-    const entered = withOld(path, (fd) => {
+    const entered = files.withOld(path, (fd) => {
       const before = watch.add(path, fd)
       if (before === 'itself') return true
       if (before === 'another') leave(path)
@@ -145,171 +117,52 @@ export function openTree(options: {
       }
       return true
     })
-    if (entered === null && inodeAtOld(path) !== null) note(path, 'cannot be read')
+    if (entered === null && files.inodeAtOld(path) !== null) note(path, 'cannot be read')
   }
 
   /** The first look at a directory and all below it. */
   function scan(path: Buffer): void {
     directories.ensure(path)
-    enter(path, (found, inode) => {
-      if (inode.dev !== device) note(found, 'is on another file system')
-      else if (typeOf(inode) === S_IFDIR) scan(found)
-      else if (names.isHeld(keyOfInode(inode))) names.addHeld(keyOfInode(inode), found)
-      else if (typeOf(inode) === S_IFREG && inode.nlink === 1) addFile(found, inode)
-      else putOffUntilNext(found)
+    enter(path, (below, inode) => {
+      if (inode.dev !== device) note(below, 'is on another file system')
+      else if (typeOf(inode) === S_IFDIR) scan(below)
+      else if (names.isHeld(keyOfInode(inode))) names.addHeld(keyOfInode(inode), below)
+      else if (typeOf(inode) === S_IFREG && inode.nlink === 1) addFile(below, inode)
+      else putOffUntilNext(below)
     })
   }
 
   function addFile(path: Buffer, inode: Inode): void {
     const parent = keyOf(parentOf(path))
-    const siblings = files.get(parent)
-    const found = { path, old: asSeen(inode) }
-    if (siblings === undefined) files.set(parent, [found])
-    else siblings.push(found)
+    const file = { path, old: asSeen(inode) }
+    const siblings = found.get(parent)
+    if (siblings === undefined) found.set(parent, [file])
+    else siblings.push(file)
     bytes += Number(inode.size)
-  }
-
-  /** Where to make `path`: its own name, or a staging name where something has to be replaced. */
-  function targetFor(directory: Directory, path: Buffer): Buffer | string {
-    const present = native.inodeAt(directory.fd, nameOf(path))
-    if (present === null) return nameOf(path)
-    if (!options.overwrite || typeOf(present) === S_IFDIR)
-      throw new FdmoveError('ERR_FDMOVE_EXISTS', `${at(path).toString()} exists already`)
-    return stagingName()
-  }
-
-  /** Gives what was made under `target` its name. */
-  function record(directory: Directory, path: Buffer, target: Buffer | string, old: OldInode, ino: bigint): void {
-    let saved: string | null = null
-    if (typeof target === 'string') {
-      native.renameAt(directory.fd, target, directory.fd, nameOf(path), 'exchange')
-      saved = target
-    }
-    directories.touch(directory)
-    names.add({ path, directory, old: old.ino, ctime: old.ctime, ino, saved })
-  }
-
-  async function copyBatch(parent: Buffer, batch: readonly Found[]): Promise<void> {
-    const from = directories.openOld(parent)
-    if (from === null) return
-    const directory = directories.ensure(parent)
-    const inodes = new BigUint64Array(batch.length)
-    // In a directory of our own there is nothing yet.
-    const targets = batch.map(({ path }) => (directory.made ? nameOf(path) : targetFor(directory, path)))
-    try {
-      const entries = batch.map(({ path }) => nameOf(path))
-      await native.copyFiles(from, directory.fd, entries, targets, control, inodes)
-    } catch (error) {
-      const { index = 0 } = error as { index?: number }
-      throw copyFailure(error, join(options.from, batch[index]?.path ?? parent))
-    } finally {
-      closeSync(from)
-      inodes.forEach((ino, index) => {
-        if (ino !== 0n) record(directory, batch[index]!.path, targets[index]!, batch[index]!.old, ino)
-      })
-    }
-  }
-
-  /** The contents, attributes and times of one inode under a first name. */
-  function copyOne(path: Buffer, inode: Inode, { deadlineUs, copied }: Round): void {
-    const type = typeOf(inode)
-    if (type === S_IFSOCK) {
-      note(path, 'is a socket, which only its server can make')
-      return
-    }
-    if (deadlineUs !== null && type === S_IFREG && inode.size > mostInPause)
-      throw new FdmoveError(
-        'ERR_FDMOVE_MAX_PAUSE',
-        `${join(options.from, path).toString()} was written so late that it would have to be copied while the job stands still; nothing was moved`,
-      )
-    const directory = directories.ensure(parentOf(path))
-    withOld(parentOf(path), (parent) => {
-      const isFile = type === S_IFREG
-      const from = openAtOld(parent, nameOf(path), isFile ? O_RDONLY | O_NONBLOCK | O_NOFOLLOW : O_PATH | O_NOFOLLOW)
-      if (from === null) {
-        putOffUntilNext(path)
-        return
-      }
-      let to = -1
-      try {
-        const old = asSeen(native.inodeOf(from))
-        if (old.ino !== inode.ino) {
-          putOffUntilNext(path)
-          return
-        }
-        const target = targetFor(directory, path)
-        if (isFile) to = native.openBeneath(directory.fd, target, O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW, 0o600)
-        else if (type === S_IFLNK) native.makeSymlink(directory.fd, target, native.readSymlink(from))
-        else native.makeNode(directory.fd, target, type | 0o600, inode.rdev)
-        if (to < 0) to = native.openBeneath(directory.fd, target, O_PATH | O_NOFOLLOW)
-        record(directory, path, target, old, native.inodeOf(to).ino)
-        if (isFile) {
-          const now = { writers: 'any', mappedWritable: false, mappable: true, direct: false } as const
-          const copy = new native.LiveCopy(from, to, { ...now, leased: false, patch: true })
-          native.settleAll([copy], deadlineUs ?? 0, 'running')
-          native.syncFiles([to])
-        }
-        native.copyAttributes(from, to)
-        native.copyTimes(from, to)
-        copied.add(inode.ino)
-      } finally {
-        closeSync(from)
-        if (to >= 0) closeSync(to)
-      }
-    })
-  }
-
-  /** One more name for what was made under another one. */
-  function link(first: Buffer, path: Buffer): void {
-    const source = names.at(first)
-    if (source === undefined) return
-    const directory = directories.ensure(parentOf(path))
-    const target = targetFor(directory, path)
-    const fd = native.openBeneath(source.directory.fd, nameOf(first), O_PATH | O_NOFOLLOW)
-    try {
-      native.linkFd(fd, directory.fd, target)
-      record(directory, path, target, { ino: source.old, ctime: source.ctime }, source.ino)
-    } finally {
-      closeSync(fd)
-    }
   }
 
   /** Copies what an inode of OLD is by now under all names that it was made under: only the one that was used is told of. */
   function copyAgain(old: bigint, round: Round): void {
     if (round.copied.has(old)) return
     const valid = names.of(old).flatMap((path) => {
-      const inode = inodeAtOld(path)
+      const inode = files.inodeAtOld(path)
       if (inode?.ino === old && inode.dev === device) return [{ path, inode }]
-      remove(path)
+      files.remove(path)
       putOffUntilNext(path)
       return []
     })
     const [first, ...more] = valid
     if (first === undefined) return
-    for (const { path } of valid) remove(path)
+    for (const { path } of valid) files.remove(path)
     copyOne(first.path, first.inode, round)
     for (const { path } of more) link(first.path, path)
-  }
-
-  /** Takes one name back; what it replaced is there again. */
-  function remove(path: Buffer): void {
-    const known = names.at(path)
-    if (known === undefined) return
-    const { directory, ino, saved } = known
-    const name = nameOf(path)
-    if (native.inodeAt(directory.fd, name)?.ino === ino) {
-      if (saved !== null) native.renameAt(directory.fd, saved, directory.fd, name, 'exchange')
-      native.unlinkAt(directory.fd, saved ?? name, false)
-      directories.touch(directory)
-    }
-    names.delete(path)
   }
 
   /** Nothing that was made below a directory is there any more. */
   function leave(path: Buffer): void {
     for (const one of names.below(path)) {
       names.remember(one)
-      remove(one)
+      files.remove(one)
     }
     for (const [name, key] of [...items.owners]) {
       const held = Buffer.from(name, 'latin1')
@@ -327,7 +180,7 @@ export function openTree(options: {
   /** Makes one name at NEW what it is at OLD now. */
   function update(path: Buffer, round: Round): void {
     const name = keyOf(path)
-    const inode = inodeAtOld(path)
+    const inode = files.inodeAtOld(path)
     const key = inode === null ? null : keyOfInode(inode)
     notes.delete(name)
     const owner = items.owners.get(name)
@@ -342,7 +195,7 @@ export function openTree(options: {
     // What was written through this name and the inode behind it may have other names.
     const written = new Set(names.written(path))
     names.remember(path)
-    remove(path)
+    files.remove(path)
     if (inode !== null && inode.dev !== device) note(path, 'is on another file system')
     else if (isDirectory) {
       directories.ensure(path)
@@ -372,7 +225,10 @@ export function openTree(options: {
 
   function updateAll(paths: Iterable<Buffer>, deadlineUs: number | null): void {
     const round: Round = { deadlineUs, copied: new Set() }
-    for (const path of paths) attempt(path, round)
+    for (const path of paths) {
+      checkTime(deadlineUs)
+      attempt(path, round)
+    }
   }
 
   function takePutOff(): readonly Buffer[] {
@@ -382,16 +238,16 @@ export function openTree(options: {
   }
 
   async function copy(): Promise<void> {
-    const batches: [Buffer, Found[]][] = []
-    for (const [parent, list] of files) {
+    const batches: [Buffer, FoundFile[]][] = []
+    for (const [parent, list] of found) {
       for (let from = 0; from < list.length; from += filesPerBatch)
         batches.push([Buffer.from(parent, 'latin1'), list.slice(from, from + filesPerBatch)])
     }
-    files.clear()
+    found.clear()
     const worker = async () => {
       for (let batch = batches.shift(); batch !== undefined; batch = batches.shift()) {
         try {
-          await copyBatch(...batch)
+          await files.copyMany(...batch)
         } catch (error) {
           batches.length = 0
           throw error
@@ -406,7 +262,7 @@ export function openTree(options: {
   }
 
   /** What was copied and is not at OLD as it was then. */
-  function changedSince(): readonly Buffer[] {
+  function changedSince(deadlineUs: number | null): readonly Buffer[] {
     const byParent = new Map<string, MadeName[]>()
     for (const made of names.all()) {
       const parent = keyOf(parentOf(made.path))
@@ -415,7 +271,8 @@ export function openTree(options: {
       else siblings.push(made)
     }
     return [...byParent].flatMap(([parent, list]) => {
-      const changed = withOld(Buffer.from(parent, 'latin1'), (fd) =>
+      checkTime(deadlineUs)
+      const changed = files.withOld(Buffer.from(parent, 'latin1'), (fd) =>
         list.filter((made) => !isAsCopied(made, native.inodeAt(fd, nameOf(made.path)))),
       )
       return (changed ?? list).map(({ path }) => path)
@@ -423,13 +280,14 @@ export function openTree(options: {
   }
 
   /** After an overflow: every name at OLD that is not as it was copied, and every name that is not at OLD. */
-  function allChanges(): readonly Buffer[] {
-    const changed = new Map(changedSince().map((path) => [keyOf(path), path]))
+  function allChanges(deadlineUs: number | null): readonly Buffer[] {
+    const changed = new Map(changedSince(deadlineUs).map((path) => [keyOf(path), path]))
     for (const name of items.owners.keys()) changed.set(name, Buffer.from(name, 'latin1'))
     for (const { path } of directories.made) if (isInTree(path)) changed.set(keyOf(path), path)
     const visit = (path: Buffer) => {
+      checkTime(deadlineUs)
       if (path.length > 0) changed.set(keyOf(path), path)
-      withOld(path, (fd) => {
+      files.withOld(path, (fd) => {
         for (const entry of readdirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })) {
           const [found, inode] = [join(path, entry), native.inodeAt(fd, entry)]
           if (inode === null || entry.toString('latin1').startsWith('.fdmove-')) continue
@@ -459,21 +317,21 @@ export function openTree(options: {
     copy,
     yield(key, wanted) {
       for (const path of names.hold(key)) {
-        remove(path)
+        files.remove(path)
         names.addHeld(key, path)
       }
       // Who says so has looked at another moment than the tree: the next round looks who is right.
       for (const path of wanted) {
         if (names.holderOf(path) === key || !isInTree(path)) continue
-        remove(path)
+        files.remove(path)
         names.deleteHeld(path)
         putOffUntilNext(path)
       }
     },
     follow(deadlineUs) {
       const changes = watch.changes()
-      updateAll([...takePutOff(), ...(changes?.names ?? allChanges())], deadlineUs)
-      if (changes?.hidden) updateAll(changedSince(), deadlineUs)
+      updateAll([...takePutOff(), ...(changes?.names ?? allChanges(deadlineUs))], deadlineUs)
+      if (changes?.hidden) updateAll(changedSince(deadlineUs), deadlineUs)
       if (deadlineUs !== null) {
         for (let tries = 1; putOff.size > 0 && tries < mostTries; tries++) updateAll(takePutOff(), deadlineUs)
         const [path] = takePutOff()
@@ -490,7 +348,7 @@ export function openTree(options: {
       const left: string[] = []
       for (const { path } of [...names.all()].reverse()) {
         try {
-          remove(path)
+          files.remove(path)
         } catch (error) {
           left.push(`${at(path).toString()}: ${(error as Error).message}`)
         }

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT
+// The copies of what the job holds, and which names they have at NEW. A name belongs to one of them; which, the plan says
+// and, with --with-tree, the tree, each of the moment in which it looked.
+import { FdmoveError } from '../errors.js'
+import { type LiveCopy, native } from '../native.js'
+import type { CopySource, DestinationOptions, Staged } from './contract.js'
+import type { Directories } from './directories.js'
+import { lastChange, untold } from './last-change.js'
+import { place } from './placing.js'
+import { join, keyOf, parentOf } from './relative-path.js'
+import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
+import type { Tree } from './tree.js'
+
+export type Item = {
+  readonly staged: StagedInode
+  readonly result: Staged
+  readonly copy: LiveCopy | null
+  /** Neither data nor attributes of OLD changed since they were copied. */
+  sealed: boolean
+  /**
+   * What had been written when the attributes were copied (each write may drop some: set-id bits, capabilities), and the last
+   * change of OLD before that.
+   */
+  attributesAt: { readonly written: number; readonly ctime: bigint }
+}
+
+export class Items {
+  /** The tree that holds some of their names. */
+  tree: Tree | null = null
+  readonly #options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
+  readonly #directories: Directories
+  readonly #items = new Map<string, Item>()
+  readonly #owners = new Map<string, string>()
+  /** Directories that a copy has left: they may be gone from OLD. */
+  readonly #deserted = new Map<string, Buffer>()
+  /** Copies of directories that are elsewhere by now. */
+  readonly #outdated: StagedInode[] = []
+  #published = false
+
+  constructor(options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>, directories: Directories) {
+    this.#options = options
+    this.#directories = directories
+  }
+
+  /** Which of them each name belongs to, at any moment; those of directories are not told. */
+  get owners(): ReadonlyMap<string, string> {
+    return this.#owners
+  }
+
+  all(): Item[] {
+    return [...this.#items.values()]
+  }
+
+  find(key: string): Item | undefined {
+    return this.#items.get(key)
+  }
+
+  get(key: string): Item {
+    const item = this.#items.get(key)
+    if (item === undefined) throw new FdmoveError('ERR_FDMOVE_INTERNAL', `no copy of ${key} was prepared`)
+    return item
+  }
+
+  /** A file that the job holds by one name may have others in the tree. */
+  withTreeNames(source: CopySource): CopySource {
+    const more = this.tree?.heldNames(source.key) ?? []
+    const fresh = more.filter((path) => !includes(source.names, path))
+    return fresh.length === 0 ? source : { ...source, names: [...source.names, ...fresh] }
+  }
+
+  /** Makes the new inode, or finds it. Its names come with publish(). */
+  add(source: CopySource): Item {
+    const staged = place(source, this.#directories, this.#options)
+    const paths = source.names.map((path) => join(this.#options.to, path))
+    const { dev, ino } = staged.inode
+    const result: Staged = { key: source.key, fd: staged.fd, dev, ino, path: paths[0] ?? null, paths }
+    let copy: LiveCopy | null = null
+    if (source.kind === 'file') {
+      if (!staged.foreign) native.copyCreationFlags(source.fd, staged.fd)
+      const allowed = { ...writersOf(source), leased: source.leased ?? false }
+      copy = new native.LiveCopy(source.fd, staged.fd, { ...allowed, patch: !staged.foreign })
+    }
+    const item: Item = { staged, result, copy, sealed: false, attributesAt: { written: 0, ctime: untold } }
+    this.#set(item)
+    return item
+  }
+
+  /** The same for what appeared since: the names that it has now are taken from whoever has them. */
+  addLate(source: CopySource): Item {
+    this.tree?.yield(source.key, source.names)
+    const named = this.withTreeNames(source)
+    for (const path of named.names) this.#takeName(path, source.key)
+    return this.add(named)
+  }
+
+  /** All get their names. What was renamed during the first look may be known by the name of another: only one has it. */
+  publish(): Item[] {
+    for (const { staged } of this.all()) this.tree?.yield(staged.source.key, staged.source.names)
+    for (const item of this.all()) {
+      const { source } = item.staged
+      const names = source.names.filter((path) => this.#owners.get(keyOf(path)) === source.key)
+      if (source.kind !== 'directory' && names.length < source.names.length) this.#rename(item, { ...source, names })
+    }
+    for (const item of this.all()) this.publishNames(item)
+    this.#published = true
+    return this.all()
+  }
+
+  publishNames({ staged }: Item): void {
+    if (staged.foreign) return
+    for (const path of staged.source.names) {
+      if (!staged.published.some((name) => name.path.equals(path)))
+        publishName(staged, path, this.#directories, this.#options.overwrite)
+    }
+    if (staged.source.names.length > 0) dropStaging(staged)
+  }
+
+  /** Its names become `names`, and those that the tree has seen of it. */
+  setNames(item: Item, names: readonly Buffer[]): Item {
+    const known = item.staged.source
+    if (known.kind === 'directory') return isSame(names, known.names) ? item : this.#moveDirectory(item, names)
+    this.tree?.yield(known.key, names)
+    const source = this.withTreeNames({ ...known, names })
+    if (isSame(source.names, known.names)) return item
+    for (const path of source.names) if (!includes(known.names, path)) this.#takeName(path, source.key)
+    return this.#rename(item, source)
+  }
+
+  /** One more name, when there is such an item. */
+  addName(key: string, path: Buffer): void {
+    const item = this.find(key)
+    if (item === undefined || includes(item.staged.source.names, path)) return
+    this.setNames(item, [...item.staged.source.names, path])
+  }
+
+  /** Takes one name from an item, which may get others yet. */
+  dropName(key: string, path: Buffer): void {
+    const item = this.get(key)
+    const { source } = item.staged
+    this.#rename(item, { ...source, names: source.names.filter((name) => !name.equals(path)) })
+  }
+
+  /** The job stands still: what has no name at OLD gets none at NEW any more, and no directory stays that OLD has not. */
+  settleNames(): void {
+    for (const { staged } of this.all()) if (staged.source.names.length === 0) dropStaging(staged)
+    for (const path of this.#deserted.values()) this.#directories.forgetIfGone(path)
+    this.#directories.sweep()
+  }
+
+  /** Every trace of them goes; yields what could not be undone. */
+  discard(): readonly string[] {
+    const left = [...this.#stagedInodes()].reverse().flatMap(discard)
+    this.#items.clear()
+    return left
+  }
+
+  /** They stay; what they replaced goes for good. */
+  keep(): void {
+    for (const staged of this.#stagedInodes()) keep(staged)
+  }
+
+  #stagedInodes(): StagedInode[] {
+    return [...this.all().map(({ staged }) => staged), ...this.#outdated]
+  }
+
+  #set(item: Item): void {
+    const { key, kind, names } = item.staged.source
+    const before = this.#items.get(key)?.staged.source.names ?? []
+    for (const path of before) if (this.#owners.get(keyOf(path)) === key) this.#owners.delete(keyOf(path))
+    if (kind !== 'directory') for (const path of names) this.#owners.set(keyOf(path), key)
+    this.#items.set(key, item)
+  }
+
+  /** What the job has by this name now is another inode than when it was copied: that one gives the name up. */
+  #takeName(path: Buffer, key: string): void {
+    const owner = this.#owners.get(keyOf(path))
+    if (owner !== undefined && owner !== key) this.dropName(owner, path)
+  }
+
+  /** A directory that was renamed is another one at NEW: made there, and filled by those who hold something in it. */
+  #moveDirectory(item: Item, names: readonly Buffer[]): Item {
+    this.#items.delete(item.staged.source.key)
+    this.#outdated.push(item.staged)
+    const moved = this.add({ ...item.staged.source, names })
+    this.publishNames(moved)
+    return moved
+  }
+
+  #rename(item: Item, source: CopySource): Item {
+    const paths = source.names.map((path) => join(this.#options.to, path))
+    const staged = { ...item.staged, source }
+    const renamed: Item = { ...item, staged, result: { ...item.result, path: paths[0] ?? null, paths } }
+    for (const path of item.staged.source.names)
+      if (!includes(source.names, path)) this.#deserted.set(keyOf(parentOf(path)), parentOf(path))
+    this.#set(renamed)
+    if (staged.foreign) return renamed
+    const stale = staged.published.filter(({ path }) => !includes(source.names, path))
+    if (this.#published) this.publishNames(renamed)
+    // An inode that has lost its last name could get none again: it keeps one that nobody looks for.
+    for (const name of stale)
+      if (staged.published.length === 1 && staged.staging === null) setAside(staged, name)
+      else unpublishName(staged, name)
+    this.#directories.sync()
+    return renamed
+  }
+}
+
+/** Before its attributes are copied: what is needed to know later whether they have to be copied again. */
+export function noteAttributes(item: Item): void {
+  if (item.copy === null) return
+  item.attributesAt = { written: item.copy.copied, ctime: lastChange(native.inodeOf(item.staged.source.fd)) }
+}
+
+export function writersOf(source: CopySource) {
+  return {
+    writers: source.writers,
+    mappedWritable: source.mappedWritable,
+    mappable: source.mappable ?? source.writers !== 'none',
+    direct: source.direct ?? false,
+  }
+}
+
+function includes(names: readonly Buffer[], path: Buffer): boolean {
+  return names.some((name) => name.equals(path))
+}
+
+function isSame(names: readonly Buffer[], others: readonly Buffer[]): boolean {
+  return names.length === others.length && names.every((path, index) => path.equals(others[index]!))
+}
