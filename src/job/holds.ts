@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+// What one fd, link or mapping that the walk has seen holds of OLD.
+import { lstatSync, statSync } from 'node:fs'
+import { native } from '../native.js'
+import { fileFlags } from '../plan/file-flags.js'
+import { type FdInfo, type InotifyWatch, parseFdInfo, parseMaps, printedPath } from '../proc/index.js'
+import type { MountTable } from '../scan/mount-table.js'
+import type { ScanContext } from '../scan/process-holds.js'
+import { locate, relativeOf } from '../scan/storage.js'
+import type { Place, WalkedFd } from '../scan/walk.js'
+import { mappedInode } from './mapped.js'
+import type { HeldFd, HeldInode, HeldInotify, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
+
+/** `table` is that of the process, by which its paths are understood. */
+export type HoldReader = {
+  heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined
+  /** An fd on something of OLD. */
+  heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined
+  /** An inotify instance with a watch on OLD. */
+  heldInotify(fd: WalkedFd, info: FdInfo | undefined): HeldInotify | undefined
+  /** Mappings of files of OLD. Throws ENOENT, ESRCH when the process has ended. */
+  heldMappings(tid: number, maps: Buffer, table: MountTable | undefined): JobProcess['mappings']
+  /** What of an fd cannot be moved, whatever the rest of the job is. */
+  obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[]
+}
+
+export function createHoldReader(
+  { storage, mounts, sockets }: Pick<ScanContext, 'storage' | 'mounts' | 'sockets'>,
+  ownTable: MountTable,
+): HoldReader {
+  return { heldInode, heldFd, heldInotify, heldMappings, obstaclesOf }
+
+  function heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined {
+    const deleted = isDeleted(place)
+    const path = deleted ? printedPath(place.link).undeleted : place.link
+    const found = locate(
+      storage,
+      { path, mountId: place.mountId, device: place.asked ? place.device : undefined },
+      table,
+      mounts,
+    )
+    if (found === undefined) return undefined
+    return {
+      key: `${place.device}:${place.inode}`,
+      mode: place.mode,
+      nlink: place.links,
+      size: place.size,
+      rdev: place.rdev,
+      relative: relativeOf(found.rest),
+      nameless: found.rest === undefined,
+      deleted,
+    }
+  }
+
+  function heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined {
+    if (!isPath(fd.link)) return undefined
+    const inode = heldInode(fd, table)
+    if (inode === undefined) return undefined
+    const cloexec = (fd.flags & fileFlags.O_CLOEXEC) !== 0
+    let flags = fd.flags & ~fileFlags.O_CLOEXEC
+    // O_TMPFILE is two bits, of which one is O_DIRECTORY: opened with that again, a file would be none.
+    if ((flags & fileFlags.O_TMPFILE) !== 0) flags &= ~(fileFlags.O_TMPFILE | fileFlags.O_DIRECTORY)
+    return {
+      fd: fd.fd,
+      inode,
+      flags,
+      cloexec,
+      offset: fd.offset,
+      locks: info?.locks ?? [],
+      signalling: false,
+      description: -1,
+    }
+  }
+
+  function heldInotify(fd: WalkedFd, info: FdInfo | undefined): HeldInotify | undefined {
+    if (info === undefined || !info.watches.some(({ device }) => device === storage.mount.device)) return undefined
+    const watches = info.watches.map((watch): HeldWatch => {
+      const path = pathOfWatch(watch)
+      const inode = path && watch.device === storage.mount.device ? inodeByPath(path) : undefined
+      return { wd: watch.wd, mask: watch.mask, path, inode }
+    })
+    if (watches.every(({ path, inode }) => path !== undefined && inode === undefined)) return undefined
+    const cloexec = (fd.flags & fileFlags.O_CLOEXEC) !== 0
+    return { fd: fd.fd, flags: fd.flags & ~fileFlags.O_CLOEXEC, cloexec, watches, description: -1 }
+  }
+
+  /** A name of the inode that a watch is on: its handle leads to it, through any mount of its file system. */
+  function pathOfWatch({ device, handle }: InotifyWatch): Buffer | undefined {
+    if (handle === undefined) return undefined
+    const onOld = device === storage.mount.device
+    const through = onOld ? storage.path : ownTable.mounts.find((mount) => mount.device === device)?.mountPoint
+    if (through === undefined) return undefined
+    try {
+      const path = native.pathOfHandle(through, handle.type, handle.bytes)
+      return path.length === 0 || printedPath(path).endsInDeleted ? undefined : path
+    } catch {
+      return undefined
+    }
+  }
+
+  /** What a path of ours leads to, when it lies on OLD. */
+  function inodeByPath(path: Buffer): HeldInode | undefined {
+    const found = locate(storage, { path, mountId: storage.mount.id, device: undefined }, ownTable, mounts)
+    if (found === undefined) return undefined
+    const { dev, ino, mode, nlink, size, rdev } = lstatSync(path, { bigint: true })
+    return {
+      key: `${dev}:${ino}`,
+      mode: Number(mode),
+      nlink: Number(nlink),
+      size,
+      rdev,
+      relative: relativeOf(found.rest),
+      nameless: found.rest === undefined,
+      deleted: false,
+    }
+  }
+
+  /** maps tells no mount: the path decides. */
+  function heldMappings(tid: number, maps: Buffer, table: MountTable | undefined): JobProcess['mappings'] {
+    if (maps.length === 0) return []
+    const found = parseMaps(maps).flatMap((mapping) => {
+      if (mapping.backing.kind !== 'file') return []
+      const { raw, undeleted, endsInDeleted } = mapping.backing.path
+      const at = (path: Buffer) => locate(storage, { path, mountId: 0, device: mapping.device }, table, mounts)
+      const place = (endsInDeleted ? at(undeleted) : undefined) ?? at(raw)
+      return place === undefined ? [] : [{ mapping, ...mappedInode(tid, mapping, place.rest) }]
+    })
+    if (found.length === 0) return []
+    const flags = native.mappingFlags(
+      tid,
+      BigUint64Array.from(found, ({ mapping }) => mapping.start),
+    )
+    return found.map((one, index) => ({ ...one, flags: new Set(flags[index]!.split(' ')) }))
+  }
+
+  function obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[] {
+    const found: Obstacle[] = []
+    const add = (kind: string, name: string, why: string) =>
+      found.push({ pid, kind, what: `fd ${fd.fd} -> ${name}`, why })
+    const socket = /^socket:\[(\d+)\]$/.exec(fd.link.toString('latin1'))
+    if (socket !== null && sockets.has(Number(socket[1])))
+      add(
+        'socket',
+        'unix socket',
+        `is bound on OLD (${sockets.get(Number(socket[1]))!.name.toString()}); stop it listening there, or close its connections`,
+      )
+    if (info === undefined) return found
+    if (info.marks.some((mark) => mark.on !== 'mount' && storage.devices.includes(mark.device)))
+      add('fanotify', 'fanotify', 'marks the file system of OLD; stop the program that watches')
+    if (
+      info.ioUring?.files.some(
+        ({ path }) =>
+          locate(storage, { path: path.undeleted, mountId: 0, device: undefined }, table, mounts) !== undefined,
+      )
+    )
+      add('io_uring', 'io_uring', 'has files of OLD registered; the program must unregister them first')
+    // Before Linux 6.6 only the last names of registered files are told.
+    else if (info.ioUring?.files.some(({ path }) => path.raw[0] !== slash))
+      add('io_uring', 'io_uring', 'has files registered whose paths this kernel does not tell: they may be of OLD')
+    return found
+  }
+}
+
+const slash = 0x2f
+
+export function isPath(link: Buffer): boolean {
+  return link.length === 0 || link[0] === slash
+}
+
+/** The name that a file was opened by is gone, or " (deleted)" is how it is called. */
+function isDeleted({ link, links, inode, device }: Place): boolean {
+  if (!printedPath(link).endsInDeleted) return false
+  if (links === 0) return true
+  try {
+    const status = statSync(link, { bigint: true })
+    return status.ino !== inode || status.dev !== device
+  } catch {
+    return true
+  }
+}
+
+const commonLines = Buffer.from('pos:\t0\nflags:\t00\n')
+
+/** What fdinfo tells beyond offset and flags. */
+export function infoOf({ details }: WalkedFd): FdInfo | undefined {
+  return details.length === 0 ? undefined : parseFdInfo(Buffer.concat([commonLines, details]))
+}
