@@ -66,6 +66,14 @@ Answer failed(const char* step) {
   return answer;
 }
 
+/**
+ * The directory goes where the mount was. Only in our own namespace, which comes first and goes last: another one may have the same
+ * directory, and whoever removes it there takes our mount away (d_invalidate() in fs/dcache.c detaches what is mounted on it).
+ */
+void remove_directory(const char* space, const char* aside) {
+  if (*space == 0) rmdir(aside);
+}
+
 Answer replace(const char* space, const char* point, const char* aside, const char* with) {
   UniqueFd tree(open_tree(with));
   if (!tree.valid()) return failed("open_tree");
@@ -74,13 +82,13 @@ Answer replace(const char* space, const char* point, const char* aside, const ch
   if (!show_elsewhere(point, aside)) {
     Answer answer = failed("move_mount");
     umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
-    rmdir(aside);
+    remove_directory(space, aside);
     return answer;
   }
   if (attach(tree.get(), point)) return Answer{};
   Answer answer = failed("move_mount");
   show_elsewhere(aside, point);
-  rmdir(aside);
+  remove_directory(space, aside);
   return answer;
 }
 
@@ -88,7 +96,7 @@ Answer restore(const char* space, const char* point, const char* aside) {
   if (!enter(space)) return failed("setns");
   if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) != 0) return failed("umount2");
   if (!show_elsewhere(aside, point)) return failed("move_mount");
-  rmdir(aside);
+  remove_directory(space, aside);
   return Answer{};
 }
 

@@ -2,8 +2,9 @@
 // What `--leave` puts in the old place, while the job stands still: so that no open by a remembered path falls between.
 import { accessSync, constants, renameSync, symlinkSync, unlinkSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
-import { below, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
+import { below, joinPath, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
 import { native } from '../native.js'
+import type { Mount } from '../proc/index.js'
 
 /** OLD's path leads to NEW after apply(), and to OLD again after revert(). Both are synchronous. */
 export type Leave = {
@@ -47,7 +48,7 @@ export function prepareLeave(
       return leaveSymlink(from.path, to.path)
     case 'bind':
       if (!isMountPoint) throw new FdmoveError('ERR_FDMOVE_LEAVE', `${path} is no mount point; use --leave symlink`)
-      return leaveBind(from.path, to.path, foreignNamespaces(from, pids), Buffer.from(`/run/fdmove/${stamp()}`))
+      return leaveBind(placesToLeave(from, to.path, pids, Buffer.from(`/run/fdmove/${stamp()}`)))
     default:
       return kind satisfies never
   }
@@ -61,7 +62,7 @@ export function leaveOf(
   aside: Buffer,
   pids: readonly number[],
 ): Leave {
-  return kind === 'symlink' ? leaveSymlink(from, to, aside) : leaveBind(from, to, namespacesWith(from, pids), aside)
+  return kind === 'symlink' ? leaveSymlink(from, to, aside) : leaveBind(placesLeft(from, to, pids, aside))
 }
 
 function leaveSymlink(
@@ -95,21 +96,32 @@ function leaveSymlink(
   }
 }
 
-function leaveBind(from: Buffer, to: Buffer, foreign: readonly string[], aside: Buffer): Leave {
-  const all = ['', ...foreign]
-  const restore = (namespaces: readonly string[]) => {
-    for (const namespace of [...namespaces].reverse()) native.restoreMount(namespace, from, aside, patienceMs)
+/** One mount of OLD, or of a part of it, and what comes in its place. */
+type Place = {
+  /** Empty for our own mount namespace. */
+  readonly namespace: string
+  readonly mountPoint: Buffer
+  readonly aside: Buffer
+  /** As our own namespace names it. */
+  readonly replacement: Buffer
+}
+
+function leaveBind(places: readonly Place[]): Leave {
+  const restore = (list: readonly Place[]) => {
+    for (const { namespace, mountPoint, aside } of [...list].reverse())
+      native.restoreMount(namespace, mountPoint, aside, patienceMs)
   }
   return {
-    aside,
+    aside: places[0]!.aside,
     apply() {
-      const done: string[] = []
+      const done: Place[] = []
       try {
-        for (const namespace of all) {
+        for (const place of places) {
+          const { namespace, mountPoint, aside, replacement } = place
           // What a namespace gets by propagation from ours is there already.
-          if (namespace !== '' && shows(namespace, aside)) continue
-          native.replaceMount(namespace, from, aside, to, patienceMs)
-          done.push(namespace)
+          if (namespace !== '' && shows(place)) continue
+          replace(namespace, mountPoint, aside, replacement)
+          done.push(place)
         }
       } catch (error) {
         restore(done)
@@ -117,34 +129,81 @@ function leaveBind(from: Buffer, to: Buffer, foreign: readonly string[], aside: 
       }
     },
     revert() {
-      restore(['', ...foreign.filter((namespace) => shows(namespace, aside))])
+      restore(places.filter((place) => place.namespace === '' || shows(place)))
     },
   }
 }
 
-/** Whether a namespace has a mount at `aside`. */
-function shows(namespace: string, aside: Buffer): boolean {
-  const pid = Number(/^\/proc\/(\d+)\//.exec(namespace)?.[1])
-  return [...readMountTable(pid).values()].some(({ mountPoint }) => mountPoint.equals(aside))
-}
-
-/** Mount namespaces of the job that have OLD's file system at OLD's path, besides ours. */
-function foreignNamespaces(from: Storage, pids: readonly number[]): string[] {
-  return namespacesWith(from.path, pids, from.mount.device)
-}
-
-function namespacesWith(path: Buffer, pids: readonly number[], device?: bigint): string[] {
-  const seen = new Set([namespaceOf('self', 'mnt')])
-  const found: string[] = []
-  for (const pid of pids) {
-    const namespace = namespaceOf(pid, 'mnt')
-    if (namespace === undefined || seen.has(namespace)) continue
-    seen.add(namespace)
-    const mounts = [...readMountTable(pid).values()]
-    if (mounts.some((mount) => mount.mountPoint.equals(path) && (device === undefined || mount.device === device)))
-      found.push(`/proc/${pid}/ns/mnt`)
+function replace(namespace: string, mountPoint: Buffer, aside: Buffer, replacement: Buffer): void {
+  try {
+    native.replaceMount(namespace, mountPoint, aside, replacement, patienceMs)
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    const why = code === 'ENOENT' ? `${replacement.toString()} is not there; bring it over with --with-tree` : message
+    throw new FdmoveError('ERR_FDMOVE_LEAVE', `${mountPoint.toString()}: ${why}`, { cause })
   }
-  return found
+}
+
+/** Whether the namespace of a place has a mount aside. */
+function shows({ namespace, aside }: Place): boolean {
+  return mountsOf(namespace).some(({ mountPoint }) => mountPoint.equals(aside))
+}
+
+function mountsOf(namespace: string): Mount[] {
+  return [...readMountTable(Number(/^\/proc\/(\d+)\//.exec(namespace)?.[1])).values()]
+}
+
+/** OLD itself, and what the job's mount namespaces show of it, there or elsewhere. ERR_FDMOVE_LEAVE. */
+function placesToLeave(from: Storage, to: Buffer, pids: readonly number[], aside: Buffer): Place[] {
+  const foreign = foreignNamespaces(pids).flatMap((namespace) => {
+    const mounts = mountsOf(namespace)
+    return mounts.flatMap(({ mountPoint, device, root }): Place[] => {
+      const part = device === from.mount.device ? below(from.mount.root, root) : undefined
+      if (part === undefined) return []
+      const hidden = mounts.find((other) => (below(mountPoint, other.mountPoint)?.length ?? 0) > 0)
+      if (hidden !== undefined)
+        throw new FdmoveError(
+          'ERR_FDMOVE_LEAVE',
+          `${hidden.mountPoint.toString()} is mounted below ${mountPoint.toString()} in ${namespace} and would be hidden; unmount it first`,
+        )
+      const isOld = part.length === 0 && mountPoint.equals(from.path)
+      const own = isOld ? aside : Buffer.concat([asideElsewhere(aside), mountPoint])
+      return [{ namespace, mountPoint, aside: own, replacement: joinPath(to, part) }]
+    })
+  })
+  return [{ namespace: '', mountPoint: from.path, aside, replacement: to }, ...foreign]
+}
+
+/** The same places when it has been done. */
+function placesLeft(from: Buffer, to: Buffer, pids: readonly number[], aside: Buffer): Place[] {
+  const old = [...readMountTable('self').values()].find(({ mountPoint }) => mountPoint.equals(aside))
+  const foreign = foreignNamespaces(pids).flatMap((namespace) =>
+    mountsOf(namespace).flatMap(({ mountPoint, root }): Place[] => {
+      if (mountPoint.equals(aside)) return [{ namespace, mountPoint: from, aside, replacement: to }]
+      const elsewhere = below(asideElsewhere(aside), mountPoint)
+      const part = old && below(old.root, root)
+      if (elsewhere === undefined || part === undefined) return []
+      const there = Buffer.concat([Buffer.from('/'), elsewhere])
+      return [{ namespace, mountPoint: there, aside: mountPoint, replacement: joinPath(to, part) }]
+    }),
+  )
+  return [{ namespace: '', mountPoint: from, aside, replacement: to }, ...foreign]
+}
+
+/** What was mounted elsewhere goes below this directory, by its whole path. */
+function asideElsewhere(aside: Buffer): Buffer {
+  return Buffer.concat([aside, Buffer.from('.elsewhere')])
+}
+
+/** Mount namespaces of the job besides ours. */
+function foreignNamespaces(pids: readonly number[]): string[] {
+  const seen = new Set([namespaceOf('self', 'mnt')])
+  return pids.flatMap((pid) => {
+    const namespace = namespaceOf(pid, 'mnt')
+    if (namespace === undefined || seen.has(namespace)) return []
+    seen.add(namespace)
+    return [`/proc/${pid}/ns/mnt`]
+  })
 }
 
 function stamp(): string {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
-import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import type { FileSystem } from '../helpers/storage.js'
+import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
 const kinds = ['locks', 'deleted', 'directory', 'nodes', 'fifo', 'epoll', 'inotify', 'root', 'tables', 'async'] as const
@@ -115,6 +116,42 @@ test('with --leave bind the new place is bound over a mount point, and the old m
   expect(existsSync(`${old.path}/lost+found`)).toBe(true)
   expect(existsSync(json.aside!)).toBe(false)
   expect(await target.send('one')).toBe('ok')
+})
+
+test('with --leave bind, a part of the old storage that the job sees elsewhere leads to the new one too, until undo', async ({
+  storage,
+  dirs,
+  spawnProgram,
+  fdmove,
+  cleanup,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/volume`)
+  const inside = `${dirs.new}/inside`
+  mkdirSync(inside)
+  const script = 'mount --bind "$1" "$2" && exec "$3" "$2/log"'
+  const sh = ['sh', '-c', script, 'sh', `${old.path}/volume`, inside, compileTarget('append-log')] as const
+  const target = await spawnProgram(['/usr/bin/unshare', '--mount', '--propagation', 'private', ...sh])
+  expect(await target.nextLine()).toBe('ready')
+  const enter = (...command: string[]) => execa('nsenter', ['--target', String(target.pid), '--mount', ...command])
+
+  const manifest = `${dirs.old}/manifest`
+  const place = { old: old.path, new: fresh.path }
+  const options = ['--leave', 'bind', '--with-tree', '.', '--manifest', manifest]
+  const { json, exitCode, stderr } = await tryMove(target.pid, place, options)
+  expect(exitCode, stderr).toBe(0)
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  await enter('sh', '-c', `echo named > ${inside}/by-path`)
+  expect(readFileSync(`${fresh.path}/volume/by-path`, 'utf8')).toBe('named\n')
+  expect(existsSync(`${json.aside}/volume/by-path`)).toBe(false)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  await enter('sh', '-c', `echo back > ${inside}/by-path`)
+  expect(readFileSync(`${old.path}/volume/by-path`, 'utf8')).toBe('back\n')
+  expect(await target.send('one')).toBe('ok')
+  expect(readFileSync(`${old.path}/volume/log`, 'utf8')).toBe('one\n')
 })
 
 test('--leave symlink of a mount point and --leave bind of a plain directory are refused', async ({
