@@ -2,6 +2,7 @@
 #include "direct_io.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <fcntl.h>
@@ -39,7 +40,9 @@ Result<bool> wait_for_direct_io(const std::vector<int>& fds, int milliseconds) {
   auto files = std::make_shared<std::vector<UniqueFd>>();
   for (int fd : fds) {
     files->emplace_back(open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-    if (!files->back().valid()) return kernel_failure("open");
+    if (files->back().valid()) continue;
+    if (errno != EROFS) return kernel_failure("open");
+    files->pop_back();  // mounted read-only since: nothing was under way then
   }
   auto wait = std::make_shared<Wait>();
   std::thread([files, wait] {

@@ -12,7 +12,7 @@ export type AsynchronousIo = {
   readonly pid: number
   /** Fds of its io_uring instances. */
   readonly rings: readonly number[]
-  /** Inodes of OLD (`${dev}:${ino}`) that it has open with O_DIRECT: only of those are requests left that no worker makes. */
+  /** Inodes of OLD (`${dev}:${ino}`) that it writes with O_DIRECT: only of those are requests left that no worker makes. */
   readonly direct: readonly string[]
 }
 
@@ -34,7 +34,7 @@ export function findAsynchronousIo(
   const io: AsynchronousIo[] = []
   for (const table of tables) {
     const { pid, rings } = table
-    const direct = table.held.filter(({ flags }) => (flags & fileFlags.O_DIRECT) !== 0).map(({ inode }) => inode.key)
+    const direct = table.held.filter(({ flags }) => writesDirectly(flags)).map(({ inode }) => inode.key)
     const submits = direct.length > 0 && hasContext(pid)
     if (table.held.length === 0 || (rings.length === 0 && !submits)) continue
     io.push({ pid, rings: rings.map(({ fd }) => fd), direct: [...new Set(direct)] })
@@ -42,6 +42,11 @@ export function findAsynchronousIo(
     obstacles.push(...obstaclesOf(table, submits, direct.length > 0 && untold))
   }
   return { obstacles, io }
+}
+
+/** Reads under way find in the old file what they would find in the new one. */
+function writesDirectly(flags: number): boolean {
+  return (flags & fileFlags.O_DIRECT) !== 0 && (flags & fileFlags.O_ACCMODE) !== fileFlags.O_RDONLY
 }
 
 function obstaclesOf({ pid, rings }: FdTable, submits: boolean, untold: boolean): Obstacle[] {

@@ -28,7 +28,7 @@ export function quiesce(
 ): void {
   if (io.length === 0) return
   const untilUs = nowUs() + (deadlineUs - nowUs()) / 2
-  const direct = [...new Set(io.flatMap((one) => one.direct))].flatMap((key) => sources.get(key) ?? [])
+  const direct = [...new Set(io.flatMap((one) => one.direct))].map((key) => sources.get(key)!)
   const ringed = io.filter(({ rings }) => rings.length > 0)
   let before = ''
   for (let rounds = 1, quiet = 0; quiet < quietRounds; rounds++) {

@@ -152,9 +152,10 @@ const IN_IGNORED = 0x8000
 /** The queue of an inotify instance cannot be moved: it must be empty. Throws NotYet. */
 export function checkQueues(session: Session, { descriptions }: JobPlan): void {
   for (const { owner, watches } of descriptions) {
-    if (watches.length === 0 || session.queuedBytes(owner.tid, owner.fd) === 0) continue
+    const isRead = () => session.queuedBytes(owner.tid, owner.fd) === 0
+    if (watches.length === 0 || isRead()) continue
     const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
-    throw new NotYet(message, 'inotify events had to be read first')
+    throw new NotYet(message, 'inotify events had to be read first', isRead)
   }
 }
 

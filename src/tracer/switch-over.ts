@@ -56,10 +56,31 @@ export function switchOver(context: SwitchContext): SwitchOutcome {
       const { cause } = error as FdmoveError
       if (stops === mostStops || !(cause instanceof NotYet)) throw error
       first = cause.what
+      rest(stops)
+      waitUntil(cause.isOver)
     }
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, stops) // milliseconds
   }
 }
+
+/** How long a good moment is waited for, and how often it is looked for, milliseconds. */
+const patienceMs = 200
+const betweenLooksMs = 0.1
+
+/** A job that does something at fixed times could be met in the middle of it each time: it is stopped when it looks done. */
+function waitUntil(isOver: (() => boolean) | undefined): void {
+  const end = nowUs() + patienceMs * 1000
+  try {
+    while (isOver !== undefined && !isOver() && nowUs() < end) rest(betweenLooksMs)
+  } catch {
+    // The fd is gone, or the process: the next look tells.
+  }
+}
+
+function rest(milliseconds: number): void {
+  Atomics.wait(nobodyWakes, 0, 0, milliseconds)
+}
+
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   const { session, destination, staged } = context
@@ -126,10 +147,12 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 /** The plan for what the job holds, with nothing under way. Requests that end may open and close fds of the job. */
 function quietly(context: SwitchContext, prepared: Prepared, pids: readonly number[], deadlineUs: number): Prepared {
   const { session, reader, sources } = context
-  quiesce(session, prepared.io, sources, deadlineUs)
+  // A file that could not be opened beforehand cannot be waited for yet.
+  const waitedFor = prepared.io.map((one) => ({ ...one, direct: one.direct.filter((key) => sources.has(key)) }))
+  quiesce(session, waitedFor, sources, deadlineUs)
   if (isAsPrepared(reader, prepared, pids)) return prepared
   const anew = planAnew(context, pids, deadlineUs)
-  if (anew.io.every((one) => prepared.io.some((before) => includes(before, one)))) return anew
+  if (anew.io.every((one) => waitedFor.some((before) => includes(before, one)))) return anew
   quiesce(session, anew.io, sources, deadlineUs)
   return planAnew(context, pids, deadlineUs)
 }
