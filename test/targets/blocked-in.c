@@ -2,7 +2,7 @@
 /*
  * blocked-in PATH MILLISECONDS CALL...: holds PATH and blocks one thread in each CALL. Calls that take a time-out get
  * MILLISECONDS, or none when that is -1; the others wait for what `wake` does. `all` stands for every call of the
- * table that fits.
+ * table that fits; `ring` is no call but an io_uring instance, for which every thread makes a call of the tracer's.
  *
  *   blocked   waits until every thread sleeps in its call -> ok
  *   wake      does what each call waits for -> ok
@@ -12,6 +12,7 @@
 
 #include <linux/aio_abi.h>
 #include <linux/futex.h>
+#include <linux/io_uring.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -459,6 +460,8 @@ int main(int argc, char **argv) {
     }
   }
   CHECK(blocked_count > 0);
+  struct io_uring_params params = {0};
+  if (strcmp(argv[argc - 1], "ring") == 0) CHECK(syscall(SYS_io_uring_setup, 4, &params) >= 0);
   CHECK(open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0644) >= 0); /* not before the forks: the helpers do not share it */
   for (int i = 0; i < blocked_count; ++i) start_thread(block, &blocked[i]);
   answer("ready");
