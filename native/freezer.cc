@@ -129,6 +129,8 @@ Result<bool> Freezer::seize_listed(pid_t pid) {
   bool found = false;
   for (pid_t tid : list_threads(pid)) {
     if (std::binary_search(known.begin(), known.end(), tid)) continue;
+    // A worker of io_uring has no user mode to stop in; once seized it could be let go only where it stops.
+    if ((task_state(pid, tid).flags & kIoWorker) != 0) continue;
     Status seized = seize_patiently(pid, tid);
     if (!seized.ok()) {
       if (seized.failure().error == ESRCH) continue;
@@ -139,13 +141,6 @@ Result<bool> Freezer::seize_listed(pid_t pid) {
         continue;
       }
       return seized.failure();
-    }
-    if ((task_state(pid, tid).flags & kIoWorker) != 0) {
-      // A worker of io_uring: it has no user mode to stop in. Let it be, but remember that it is there.
-      (void)ptrace_request::interrupt(tid);
-      (void)wait_for_event_stop(tid, Deadline::in_us(10'000));
-      (void)ptrace_request::detach(tid);
-      continue;
     }
     Tracee& tracee = add(pid, tid);
     found = true;

@@ -35,6 +35,12 @@ Failure differs(uint64_t offset) {
   return refusal("ERR_FDMOVE_DIFFERS", "the contents differ from offset " + std::to_string(offset) + " on");
 }
 
+/** Bytes that a file takes up; all there can be where it does not tell. */
+uint64_t allocated(int fd) {
+  struct stat status;
+  return fstat(fd, &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : UINT64_MAX;
+}
+
 }  // namespace
 
 bool LiveCopy::Snapshot::same(const Snapshot& other) const {
@@ -393,16 +399,6 @@ Status LiveCopy::verify(CopyBuffers& buffers, CopyControl& control) {
   }
   return Done{};
 }
-
-namespace {
-
-/** Bytes that a file takes up; all there can be where it does not tell. */
-uint64_t allocated(int fd) {
-  struct stat status;
-  return fstat(fd, &status) == 0 ? static_cast<uint64_t>(status.st_blocks) * 512 : UINT64_MAX;
-}
-
-}  // namespace
 
 Result<uint64_t> LiveCopy::pending() {
   auto now = look();

@@ -6,7 +6,7 @@
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type LiveCopy, native } from '../native.js'
 import type { CopySource, Destination, DestinationOptions, Proof, SettledFile, Staged } from './contract.js'
-import { Directories } from './directories.js'
+import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
 import { type Item, Items, noteAttributes, writersOf } from './items.js'
@@ -115,6 +115,7 @@ export function openDestination(options: DestinationOptions): Destination {
         true,
         false,
       )
+      sealDirectories(false)
       report()
       await tree?.copy()
       openLog('before the first pass')
@@ -188,19 +189,51 @@ export function openDestination(options: DestinationOptions): Destination {
   /** Attributes and times as OLD has them; what an unchanged ctime vouches for is left out. */
   function sealItems(list: readonly Item[], all: boolean, final: boolean): void {
     const ours = list.filter(({ staged }) => !staged.foreign)
-    const { pairs } = directories
+    const sealing = ours.map(({ staged, sealed }) => ({
+      from: staged.source.fd,
+      to: staged.fd,
+      full: all || !sealed,
+      what: displayed(staged.source),
+    }))
+    sealEach(sealing, final)
+  }
+
+  /** The same of the directories that were made: of those that changed; or at last, the times of all. */
+  function sealDirectories(final: boolean): void {
+    const unsealed = directories.takeUnsealed()
+    if (unsealed.size === 0 && !final) return
+    // The tree tells of changes; of a directory outside nothing does.
+    const isFull = (directory: Directory) => unsealed.has(directory) || tree?.covers(directory.path) !== true
+    const sealing = directories.pairs.map(({ old, directory }) => ({
+      from: old,
+      to: directory.fd,
+      full: isFull(directory),
+      what: join(options.to, directory.path),
+    }))
+    sealEach(final ? sealing : sealing.filter(({ full }) => full), final)
+  }
+
+  function sealEach(
+    list: readonly {
+      readonly from: number
+      readonly to: number
+      readonly full: boolean
+      readonly what: Buffer | string
+    }[],
+    final: boolean,
+  ): void {
     try {
       native.sealAll(
-        Int32Array.from([...ours.map(({ staged }) => staged.source.fd), ...pairs.map(([from]) => from)]),
-        Int32Array.from([...ours.map(({ staged }) => staged.fd), ...pairs.map(([, to]) => to)]),
-        Uint8Array.from([...ours.map(({ sealed }) => (all || !sealed ? 1 : 0)), ...pairs.map(() => (all ? 1 : 0))]),
+        Int32Array.from(list, ({ from }) => from),
+        Int32Array.from(list, ({ to }) => to),
+        Uint8Array.from(list, ({ full }) => (full ? 1 : 0)),
         final,
       )
     } catch (error) {
-      throw failureIn(error, [
-        ...ours.map(({ staged }) => displayed(staged.source)),
-        ...pairs.map(([, , path]) => path),
-      ])
+      throw failureIn(
+        error,
+        list.map(({ what }) => what),
+      )
     }
   }
 
@@ -208,7 +241,7 @@ export function openDestination(options: DestinationOptions): Destination {
   function follow(deadlineUs: number | null): void {
     if (tree === null) return
     tree.follow(deadlineUs === null ? null : Math.round(deadlineUs))
-    if (directories.takeUnsealed()) sealItems([], true, false)
+    sealDirectories(false)
     directories.sync()
   }
 
@@ -228,11 +261,12 @@ export function openDestination(options: DestinationOptions): Destination {
       for (const item of items.all()) noteAttributes(item)
       sealItems(items.all(), true, false)
       const all = items.publish()
-      sealItems([], true, false)
+      sealDirectories(false)
       directories.sync()
       // Code that has run before runs faster in the pause.
       settleItems(all, 0, 'rehearse')
       sealItems(all, false, false)
+      sealDirectories(false)
     },
 
     settle(deadlineUs) {
@@ -250,7 +284,7 @@ export function openDestination(options: DestinationOptions): Destination {
       settleItems([item], deadlineUs, 'running')
       sealItems([item], true, false)
       items.publishNames(item)
-      sealItems([], true, false)
+      sealDirectories(false)
       directories.sync()
       return item.result
     },
@@ -265,6 +299,7 @@ export function openDestination(options: DestinationOptions): Destination {
 
     seal(closed) {
       sealItems(items.all(), false, true)
+      sealDirectories(true)
       for (const { staged } of items.all())
         if (staged.source.kind === 'file' && (closed === undefined || closed.has(staged.source.key)))
           native.toPathOnly(staged.fd)

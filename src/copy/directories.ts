@@ -25,7 +25,8 @@ export class Directories {
   readonly #old = new Map<Directory, number>()
   /** Gone from OLD, and not empty at NEW yet. */
   readonly #leaving = new Map<string, { readonly directory: Directory; readonly parent: Directory }>()
-  #unsealed = false
+  /** Those whose attributes are to be copied: they were made, or have changed at OLD. */
+  #unsealed = new Set<Directory>()
   /** Fds of directories that are gone: somebody may still hold the number. */
   readonly #closing: number[] = []
 
@@ -92,20 +93,21 @@ export class Directories {
     return this.#known.has(keyOf(path))
   }
 
-  /** Attributes of OLD's directories are to be copied: some were made, or have changed. Asking settles it. */
-  takeUnsealed(): boolean {
+  /** The directories whose attributes have not been copied since they were made or changed at OLD. Asking settles it. */
+  takeUnsealed(): ReadonlySet<Directory> {
     const unsealed = this.#unsealed
-    this.#unsealed = false
+    this.#unsealed = new Set()
     return unsealed
   }
 
   /** The directory of OLD has changed, or another one is there now. */
   renew(path: Buffer): void {
-    this.#unsealed = true
     const directory = this.#known.get(keyOf(path))
-    const old = directory && this.#old.get(directory)
+    if (directory?.made !== true) return
+    this.#unsealed.add(directory)
+    const old = this.#old.get(directory)
     if (old === undefined) return
-    this.#old.delete(directory!)
+    this.#old.delete(directory)
     closeSync(old)
   }
 
@@ -117,6 +119,7 @@ export class Directories {
       this.renew(other)
       const parent = this.#known.get(keyOf(parentOf(other)))!
       this.#known.delete(keyOf(other))
+      this.#unsealed.delete(directory)
       if (made) this.#leaving.set(keyOf(other), { directory, parent })
       else this.#closing.push(fd)
     }
@@ -157,18 +160,13 @@ export class Directories {
     }
   }
 
-  /** [fd of OLD's directory, fd of NEW's, its path at NEW] of those made, as far as OLD still has them. */
-  get pairs(): readonly (readonly [from: number, to: number, path: Buffer])[] {
-    // The deepest first: a change inside stamps a directory.
+  /** Those made, each with our fd on OLD's, as far as OLD still has them. The deepest first: a change inside stamps a directory. */
+  get pairs(): readonly { readonly old: number; readonly directory: Directory }[] {
     return this.made.toReversed().flatMap((directory) => {
-      let old = this.#old.get(directory)
-      if (old === undefined) {
-        const opened = this.openOld(directory.path)
-        if (opened === null) return []
-        old = opened
-        this.#old.set(directory, old)
-      }
-      return [[old, directory.fd, join(this.#to, directory.path)] as const]
+      const old = this.#old.get(directory) ?? this.openOld(directory.path)
+      if (old === null) return []
+      this.#old.set(directory, old)
+      return [{ old, directory }]
     })
   }
 
@@ -217,7 +215,7 @@ export class Directories {
 
   #remember(directory: Directory): Directory {
     this.#known.set(keyOf(directory.path), directory)
-    this.#unsealed ||= directory.made
+    if (directory.made) this.#unsealed.add(directory)
     return directory
   }
 }

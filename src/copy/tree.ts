@@ -20,6 +20,8 @@ export type Tree = {
   heldNames(key: string): readonly Buffer[]
   /** The job holds this inode by now, and its own copy needs these names: what the tree made of them goes. */
   yield(key: string, names: readonly Buffer[]): void
+  /** Whether a change of what is there is told of. */
+  covers(path: Buffer): boolean
   /** Bytes of all files that it will copy. */
   readonly bytes: number
   copy(): Promise<void>
@@ -75,7 +77,6 @@ export function openTree(options: {
   readonly items: HeldItems
 }): Tree {
   const { directories, items } = options
-  const watch = new TreeWatch()
   const names = new TreeNames(options.held)
   const files = new TreeFiles({ ...options, names })
   /** Regular files with one name, by their directory: of these there may be many. */
@@ -88,6 +89,7 @@ export function openTree(options: {
   if (root === null) throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${options.from.toString()} cannot be read`)
   const device = native.inodeOf(root).dev
   closeSync(root)
+  const watch = new TreeWatch()
 
   const note = (path: Buffer, why: string) => notes.set(keyOf(path), `${join(options.from, path).toString()}: ${why}`)
   const at = (path: Buffer) => join(options.to, path)
@@ -313,6 +315,7 @@ export function openTree(options: {
 
   return {
     heldNames: (key) => names.heldOf(key),
+    covers: isInTree,
     bytes,
     copy,
     yield(key, wanted) {

@@ -74,10 +74,12 @@ function hasContext(pid: number): boolean {
 
 /**
  * Whether a worker of io_uring makes a request just now. Workers are among the threads for some seconds after their last
- * one, and then wait in io_wq_worker(); where the kernel does not tell that, they are taken to be busy.
+ * one, and then wait in io_wq_worker(); where the kernel does not tell that, they are taken to be busy. `others` are threads
+ * that are none.
  */
-export function hasBusyWorkers(pid: number): boolean {
+export function hasBusyWorkers(pid: number, others: ReadonlySet<number>): boolean {
   return readdirSync(`/proc/${pid}/task`).some((tid) => {
+    if (others.has(Number(tid))) return false
     try {
       const task = `/proc/${pid}/task/${tid}`
       return (

@@ -4,15 +4,17 @@
 import { native } from '../native.js'
 import { type HeldInode, isElsewhere, type JobSnapshot } from './snapshot.js'
 
-/** How long a storage is searched, in microseconds: while the job runs, and while it stands. */
-const patienceUs = { running: 30_000_000, standing: 10_000 } as const
+/** How long a storage is searched for all of them, in milliseconds: while the job runs, and while it stands. */
+const patienceMs = { running: 30_000, standing: 10 } as const
 
-export type Moment = keyof typeof patienceUs
+export type Moment = keyof typeof patienceMs
 
 /** Looks for names of such files below `root`; what was found is known from then on, as long as it is true. */
 export class OtherNames {
   readonly #root: Buffer
   readonly #known = new Map<string, Buffer>()
+  /** Not found anywhere: from then on only looked for in the likely place. */
+  readonly #missing = new Set<string>()
 
   constructor(root: Buffer) {
     this.#root = root
@@ -23,11 +25,13 @@ export class OtherNames {
     const inodes = inodesOf(snapshot)
     const named = new Set(inodes.filter(({ deleted, nameless }) => !deleted && !nameless).map(({ key }) => key))
     const found = new Map<string, Buffer>()
+    const end = performance.now() + patienceMs[moment]
     for (const inode of inodes) {
       if (named.has(inode.key) || !isElsewhere(inode)) continue
       named.add(inode.key)
-      const name = this.#find(inode, moment)
+      const name = this.#find(inode, Math.max(0, end - performance.now()))
       if (name !== undefined) found.set(inode.key, name)
+      else if (moment === 'running') this.#missing.add(inode.key)
     }
     if (found.size === 0) return snapshot
     const fill = (inode: HeldInode): HeldInode => {
@@ -48,13 +52,13 @@ export class OtherNames {
     }
   }
 
-  #find({ key, relative }: HeldInode, moment: Moment): Buffer | undefined {
+  #find({ key, relative }: HeldInode, patience: number): Buffer | undefined {
     const [device, inode] = key.split(':').map(BigInt) as [bigint, bigint]
     const search = (likely: Buffer, microseconds: number) =>
       native.findInode(this.#root, likely, device, inode, microseconds) ?? undefined
     const known = this.#known.get(key)
     const still = known && search(parentOf(known), 0)
-    const name = still ?? search(parentOf(relative), patienceUs[moment])
+    const name = still ?? search(parentOf(relative), this.#missing.has(key) ? 0 : Math.round(patience * 1000))
     if (name !== undefined) this.#known.set(key, name)
     return name
   }

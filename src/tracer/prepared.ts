@@ -48,6 +48,7 @@ const worthBorrowing = 48
 export function prepare(
   { session, reader, staged, mayBorrow }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayBorrow'>,
   snapshot: JobSnapshot,
+  io: readonly AsynchronousIo[] = findAsynchronousIo(reader.fileSystem, snapshot).io,
   openedByTracer: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
@@ -56,7 +57,6 @@ export function prepare(
   const point = phases.indexOf('commit')
   const numbers = programs.map(({ program, ends }) => session.compile({ ...program, point: ends[point]! }))
   const complete = plan.inodes.every(({ key }) => staged.has(key))
-  const { io } = findAsynchronousIo(reader.fileSystem, snapshot)
   return { snapshot, plan, programs, numbers, quick, io, complete }
 }
 
@@ -90,17 +90,17 @@ export function isAsPrepared(
 export function planAnew(context: SwitchTools, pids: readonly number[], deadlineUs: number): Prepared {
   const snapshot = context.reader.read(pids, 'standing')
   const plan = planJob(snapshot)
-  const { obstacles } = findAsynchronousIo(context.reader.fileSystem, snapshot)
+  const { obstacles, io } = findAsynchronousIo(context.reader.fileSystem, snapshot)
   const asynchronous = obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
   refuseIfAny({ ...plan, refusals: [...plan.refusals, ...asynchronous] })
   context.stageMore(plan, deadlineUs)
-  return prepare(context, snapshot)
+  return prepare(context, snapshot, io)
 }
 
 /** The same with the tracer as the one who opens for these threads. */
-export function openingFor(context: SwitchTools, { plan, snapshot }: Prepared, tids: readonly number[]): Prepared {
+export function openingFor(context: SwitchTools, { plan, snapshot, io }: Prepared, tids: readonly number[]): Prepared {
   const theirs = plan.descriptions.filter(({ owner }) => tids.includes(owner.tid))
-  return prepare(context, snapshot, new Set(theirs.map(({ id }) => id)))
+  return prepare(context, snapshot, io, new Set(theirs.map(({ id }) => id)))
 }
 
 export function refuseIfAny(plan: JobPlan): void {

@@ -12,8 +12,6 @@ import { native, type Session } from '../native.js'
 import { NotYet } from './not-yet.js'
 import { nowUs } from './pause-clock.js'
 
-/** How long one thread may take for what was put off, microseconds. */
-const callDeadlineUs = 2_000_000
 /** Rounds without anything new that are enough, and rounds after which the job is let go instead. */
 const quietRounds = 2
 const mostRounds = 20
@@ -30,14 +28,16 @@ export function quiesce(
   const untilUs = nowUs() + (deadlineUs - nowUs()) / 2
   const direct = [...new Set(io.flatMap((one) => one.direct))].map((key) => sources.get(key)!)
   const ringed = io.filter(({ rings }) => rings.length > 0)
+  const stopped = new Set(ringed.length === 0 ? [] : session.threads().map(({ tid }) => tid))
   let before = ''
   for (let rounds = 1, quiet = 0; quiet < quietRounds; rounds++) {
-    for (const { pid, rings } of ringed) session.runTaskWork(pid, Int32Array.from(rings), callDeadlineUs)
-    while (ringed.some(({ pid }) => hasBusyWorkers(pid))) {
-      if (nowUs() > untilUs) throw notYet(io)
+    const leftUs = () => Math.round(untilUs - nowUs())
+    for (const { pid, rings } of ringed) session.runTaskWork(pid, Int32Array.from(rings), Math.max(1, leftUs()))
+    while (ringed.some(({ pid }) => hasBusyWorkers(pid, stopped))) {
+      if (leftUs() <= 0) throw notYet(io)
       Atomics.wait(nobodyWakes, 0, 0, betweenLooksMs)
     }
-    const leftMs = Math.ceil((untilUs - nowUs()) / 1000)
+    const leftMs = Math.ceil(leftUs() / 1000)
     if (direct.length > 0 && (leftMs <= 0 || !native.waitForDirectIo(Int32Array.from(direct), leftMs))) throw notYet(io)
     if (ringed.length === 0) return
     const now = ringed.map(({ pid, rings }) => rings.map((fd) => counters(pid, fd)).join()).join()

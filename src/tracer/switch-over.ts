@@ -44,19 +44,25 @@ export type SwitchOutcome = {
 /** How often a job is stopped that has to run on first: a queue of inotify events cannot be moved, for one. */
 const mostStops = 20
 
-/** Stops the job and moves it. Where it has something to do first, it is let go at once, and stopped again. */
+/**
+ * Stops the job and moves it. Where it has something to do first, it is let go at once, and stopped again when it has run for as
+ * long as it stood; all stops together take no more than the budget.
+ */
 export function switchOver(context: SwitchContext): SwitchOutcome {
   let first = ''
+  let stoodUs = 0
   for (let stops = 1; ; stops++) {
     try {
       const outcome = stopAndSwitch(context)
       const again = `the job was stopped ${stops} times: ${first}`
       return stops === 1 ? outcome : { ...outcome, notes: [...outcome.notes, again] }
     } catch (error) {
-      const { cause } = error as FdmoveError
-      if (stops === mostStops || !(cause instanceof NotYet)) throw error
+      const { cause, pause } = error as FdmoveError
+      const thisUs = pause?.totalUs ?? 0
+      stoodUs += thisUs
+      if (!(cause instanceof NotYet) || stops === mostStops || stoodUs >= context.maxPauseUs) throw error
       first = cause.what
-      rest(stops)
+      rest(Math.max(stops, thisUs / 1000))
       waitUntil(cause.isOver)
     }
   }

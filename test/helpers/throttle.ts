@@ -7,8 +7,9 @@ import { until } from './deadline.js'
 import { freshDirectory } from './storage.js'
 
 /**
- * Lets a process write no more than so many bytes a second to the device that is mounted at `path`: its requests are
- * under way for long. False where the kernel throttles no block devices by the cgroups of version 1.
+ * Lets a process write no more than so many bytes a second to the device that is mounted at `path`, so that its requests are
+ * under way for long, and returns when it has come up against that. False where the kernel throttles no block devices by the
+ * cgroups of version 1.
  */
 export async function throttleWrites(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
   const hierarchy = await freshDirectory(cleanup)
@@ -18,6 +19,7 @@ export async function throttleWrites(cleanup: Cleanup, pid: number, path: string
   const directory = `${hierarchy}/fdmove-test-${process.pid}`
   mkdirSync(directory)
   cleanup.add('mounts', () => until('an empty cgroup', () => isRemoved(directory)))
+  const served = `${directory}/blkio.throttle.io_service_bytes`
   const { stdout } = await execa('findmnt', ['--noheadings', '--output', 'SOURCE', path])
   const device = readFileSync(`/sys/class/block/${stdout.replace('/dev/', '')}/dev`, 'latin1').trim()
   try {
@@ -27,5 +29,8 @@ export async function throttleWrites(cleanup: Cleanup, pid: number, path: string
     throw error
   }
   writeFileSync(`${directory}/cgroup.procs`, String(pid))
+  const written = () =>
+    Number(new RegExp(`^${device} Write (\\d+)$`, 'm').exec(readFileSync(served, 'latin1'))?.[1] ?? 0)
+  await until('the device is waited for', () => written() > bytes / 2)
   return true
 }

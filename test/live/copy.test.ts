@@ -365,6 +365,20 @@ test('a mode that changes after the names are published is the one at NEW', asyn
   expect(statSync(join(dirs.new, 'file')).mode & 0o7777).toBe(0o4751)
 })
 
+test('the mode of a directory that changes late is the one at NEW', async ({ cleanup, dirs }) => {
+  mkdirSync(join(dirs.old, 'directory'))
+  writeFileSync(join(dirs.old, 'directory/file'), 'content')
+  const copying = destination(dirs.old, dirs.new)
+  await copying.prepare([copySource(cleanup, dirs.old, 'directory/file')])
+  copying.publish()
+  await copying.refresh()
+  chmodSync(join(dirs.old, 'directory'), 0o1711)
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  expect(statSync(join(dirs.new, 'directory')).mode & 0o7777).toBe(0o1711)
+})
+
 test('what a directory that was renamed leaves behind at NEW goes', async ({ cleanup, dirs }) => {
   mkdirSync(join(dirs.old, 'before/below'), { recursive: true })
   writeFileSync(join(dirs.old, 'before/below/file'), 'content')

@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { until } from '../helpers/deadline.js'
 import { move } from '../helpers/move.js'
 import type { FileSystem } from '../helpers/storage.js'
 import { expect, test } from '../helpers/test.js'
@@ -56,7 +57,7 @@ for (const [from, to, back] of [
       ]
       const target = await spawnTarget('tree-churn', old.path, mirror.path, seed, 2000, everything)
       const context = () => `FDMOVE_SEED=${seed}: ${target.stderr()}`
-      await new Promise((resolve) => setTimeout(resolve, 500))
+      await until('a tree has grown', async () => Number(await target.send('go')) > 300, 20_000)
       const moveTo = (old: string, fresh: string) =>
         move(target.pid, { old, new: fresh }, ['--with-tree', '.']).catch((error) => {
           throw new Error(context(), { cause: error })
