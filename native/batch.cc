@@ -11,10 +11,13 @@
 #include <unistd.h>
 #include <utility>
 
+#include "parts.h"
+
 // arch/batch.S: code to be copied, never run in this process.
 extern "C" {
 extern const uint8_t fdmove_batch_code[];
 extern const uint8_t fdmove_batch_born[];
+extern const uint8_t fdmove_batch_look[];
 extern const uint8_t fdmove_batch_run[];
 extern const uint8_t fdmove_batch_undo[];
 extern const uint8_t fdmove_batch_leave[];
@@ -37,7 +40,18 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, point) == FDMOVE_CONTROL_POINT && offsetof(BatchControl, failed) == FDMOVE_CONTROL_FAILED &&
               offsetof(BatchControl, alone) == FDMOVE_CONTROL_ALONE &&
               offsetof(BatchControl, undo_error) == FDMOVE_CONTROL_UNDO_ERROR &&
-              offsetof(BatchControl, patience_s) == FDMOVE_CONTROL_PATIENCE);
+              offsetof(BatchControl, patience_s) == FDMOVE_CONTROL_PATIENCE &&
+              offsetof(BatchControl, look_at) == FDMOVE_CONTROL_LOOK_AT &&
+              offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
+              offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT);
+static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
+              offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
+              offsetof(BatchLook, owned) == FDMOVE_LOOK_OWNED && offsetof(BatchLook, signal) == FDMOVE_LOOK_SIGNAL &&
+              offsetof(BatchLook, flags) == FDMOVE_LOOK_FLAGS && offsetof(BatchLook, cloexec) == FDMOVE_LOOK_CLOEXEC &&
+              offsetof(BatchLook, offset) == FDMOVE_LOOK_OFFSET);
+static_assert(FDMOVE_LOOK_WANTED == (STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_MNT_ID) &&
+              FDMOVE_LOOK_HOW == (AT_EMPTY_PATH | AT_STATX_DONT_SYNC) && FDMOVE_F_GETFD == F_GETFD && FDMOVE_F_GETFL == F_GETFL &&
+              FDMOVE_F_GETSIG == F_GETSIG && FDMOVE_F_GETOWN_EX == F_GETOWN_EX && FDMOVE_SEEK_CUR == SEEK_CUR);
 
 namespace {
 
@@ -57,8 +71,14 @@ constexpr uint64_t kCancelUs = 200'000;
 constexpr uint64_t kEndUs = 2'000'000;
 
 /** After this time the processor is left to others between two looks. */
-constexpr uint64_t kEagerNs = 2'000'000;
-constexpr long kNapNs = 50'000;
+constexpr uint64_t kEagerNs = 20'000;
+constexpr long kNapNs = 10'000;
+
+/** The list of fds stands behind what is found; all else is aligned to 8 bytes. */
+size_t bytes_for_looks(const Program& program) {
+  size_t bytes = program.looks.size() * (sizeof(BatchLook) + sizeof(int32_t));
+  return (bytes + sizeof(uint64_t) - 1) / sizeof(uint64_t) * sizeof(uint64_t);
+}
 
 size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
@@ -127,13 +147,30 @@ size_t Batch::size_for(const Program& program, size_t window) {
     undo += program.operations[at].undo.size();
     most_undo = std::max(most_undo, undo);
   }
-  return page_size() + sizeof(BatchControl) + kStack + operations * sizeof(uint64_t) +
+  return page_size() + sizeof(BatchControl) + kStack + operations * sizeof(uint64_t) + bytes_for_looks(program) +
          std::min(operations, window) * sizeof(BatchOperation) + most_undo * sizeof(BatchCall);
 }
 
+namespace {
+
+RemoteAddress results_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl) + kStack; }
+RemoteAddress looks_of(RemoteAddress base, const Program& program) {
+  return results_of(base) + program.operations.size() * sizeof(uint64_t);
+}
+RemoteAddress table_of(RemoteAddress base, const Program& program) { return looks_of(base, program) + bytes_for_looks(program); }
+
+}  // namespace
+
+Result<BatchTable> Batch::encode_window(const Program& program, size_t first, size_t window, RemoteAddress base,
+                                        const std::vector<RemoteAddress>& data) {
+  size_t count = std::min(program.operations.size() - first, window);
+  return encode_batch(program, first, count, {data, results_of(base), table_of(base, program) + count * sizeof(BatchOperation)});
+}
+
 RemoteAddress Batch::control_at() const { return base_ + page_size(); }
-RemoteAddress Batch::results_at() const { return control_at() + sizeof(BatchControl) + kStack; }
-RemoteAddress Batch::table_at() const { return results_at() + program_->operations.size() * sizeof(uint64_t); }
+RemoteAddress Batch::results_at() const { return results_of(base_); }
+RemoteAddress Batch::looks_at() const { return looks_of(base_, *program_); }
+RemoteAddress Batch::table_at() const { return table_of(base_, *program_); }
 
 Result<BatchControl> Batch::control() const {
   BatchControl control;
@@ -145,14 +182,18 @@ Status Batch::write_control(size_t offset, uint64_t value) {
   return write_remote(maker_->tid(), control_at() + offset, &value, sizeof value);
 }
 
-/** Puts the operations from `first` on into the table; the control block says that none of them has run. */
 Status Batch::place_window(size_t first) {
-  first_ = first;
-  count_ = std::min(program_->operations.size() - first, window_);
-  auto table = encode_batch(*program_, first_, count_, {*data_, results_at(), operation_at(first_ + count_)});
+  auto table = encode_window(*program_, first, window_, base_, *data_);
   if (!table.ok()) return table.failure();
-  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table->operations.data(), count_ * sizeof(BatchOperation)));
-  FDMOVE_TRY(write_remote(maker_->tid(), operation_at(first_ + count_), table->undo.data(), table->undo.size() * sizeof(BatchCall)));
+  return place_window(first, *table);
+}
+
+/** Puts the operations from `first` on into the table; the control block says that none of them has run. */
+Status Batch::place_window(size_t first, const BatchTable& table) {
+  first_ = first;
+  count_ = table.operations.size();
+  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table.operations.data(), count_ * sizeof(BatchOperation)));
+  FDMOVE_TRY(write_remote(maker_->tid(), operation_at(first_ + count_), table.undo.data(), table.undo.size() * sizeof(BatchCall)));
   BatchControl control;
   control.at = control.first = control.end = operation_at(first_);
   control.last = operation_at(first_ + count_);
@@ -160,11 +201,14 @@ Status Batch::place_window(size_t first) {
   if (committed_ || program_->point <= first_) control.point = 0;
   else if (program_->point <= first_ + count_) control.point = operation_at(program_->point);
   control.patience_s = kPatienceSeconds;
+  control.look_at = control.look_end = looked_at();
+  control.look_out = looks_at();
   return write_remote(maker_->tid(), control_at(), &control, sizeof control);
 }
 
 Status Batch::start(const Deadline& deadline) {
-  FDMOVE_TRY(place_window(0));
+  FDMOVE_TRY(place_window(0, *table_));
+  FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
   FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
   auto executable = maker_->inject(SYS_mprotect, {base_, page_size(), PROT_READ | PROT_EXEC}, deadline);
@@ -182,29 +226,62 @@ Status Batch::start(const Deadline& deadline) {
   return ready;
 }
 
+const uint8_t* Batch::entry_point(Entry entry) {
+  switch (entry) {
+    case Entry::kRun: return fdmove_batch_run;
+    case Entry::kLook: return fdmove_batch_look;
+    case Entry::kUndo: return fdmove_batch_undo;
+    case Entry::kLeave: break;
+  }
+  return fdmove_batch_leave;
+}
+
 /** Sends the parked thread to one of the entries. */
 Status Batch::go(Entry entry) {
   // The very first time only its first entry tells it where the control block is.
-  if (!std::exchange(born_, true) && entry == Entry::kRun) return ptrace_request::cont(tid_);
-  const uint8_t* at = entry == Entry::kRun ? fdmove_batch_run : entry == Entry::kUndo ? fdmove_batch_undo : fdmove_batch_leave;
+  if (!std::exchange(born_, true) && (entry == Entry::kRun || entry == Entry::kLook)) return ptrace_request::cont(tid_);
+  const uint8_t* at = entry_point(entry);
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_STATE, FDMOVE_STATE_RUNNING));
   FDMOVE_TRY(arch::send_to(tid_, base_ + static_cast<size_t>(at - fdmove_batch_code)));
   return ptrace_request::cont(tid_);
 }
 
-Status Batch::run_window() {
+Status Batch::run_window(bool looking) {
   if (done_ == first_ + count_ && done_ < end_) FDMOVE_TRY(place_window(done_));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_))));
-  return go(Entry::kRun);
+  if (!looking) return go(Entry::kRun);
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
+  return go(Entry::kLook);
 }
 
-Status Batch::begin(size_t end) {
+void Batch::note_running(bool running) {
+  if (running != running_) running_batches += running ? 1 : -1;
+  running_ = running;
+}
+
+/**
+ * Whoever is woken tends to run where its waker does, and until the scheduler next looks around they take turns, for
+ * milliseconds: our thread keeps off the processor that we are on. Where it has no other it stays.
+ */
+void Batch::keep_off_this_processor() const {
+  cpu_set_t allowed;
+  int here = sched_getcpu();
+  if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(maker_->tid(), sizeof allowed, &allowed) != 0) return;
+  CPU_CLR(static_cast<size_t>(here), &allowed);
+  if (CPU_COUNT(&allowed) > 0) (void)sched_setaffinity(tid_, sizeof allowed, &allowed);
+}
+
+Status Batch::begin(size_t end, bool looking) {
   if (tid_ == 0 || stuck_) return lost();
+  keep_off_this_processor();
   end_ = std::min(end, program_->operations.size());
-  return run_window();
+  note_running(true);
+  looked_ |= looking;
+  return run_window(looking);
 }
 
 Status Batch::complete(const Deadline& deadline) {
+  note_running(false);
   for (;;) {
     Status waited = wait_until_waiting(deadline);
     bool late = !waited.ok() && waited.failure().error == ETIMEDOUT;
@@ -217,7 +294,7 @@ Status Batch::complete(const Deadline& deadline) {
     failed_ = now->failed != 0;
     if (late) return waited;
     if (failed_ || done_ >= end_) return Done{};
-    FDMOVE_TRY(run_window());
+    FDMOVE_TRY(run_window(false));
   }
 }
 
@@ -311,6 +388,12 @@ Result<std::vector<long>> Batch::results(size_t first) const {
   return results;
 }
 
+Result<std::vector<BatchLook>> Batch::looks() const {
+  std::vector<BatchLook> looks(program_->looks.size());
+  if (!looks.empty()) FDMOVE_TRY(read_remote(maker_->tid(), looks_at(), looks.data(), looks.size() * sizeof(BatchLook)));
+  return looks;
+}
+
 Status Batch::skip(long result) {
   if (done_ == first_ + count_) FDMOVE_TRY(place_window(done_));
   RemoteAddress place = results_at() + done_ * sizeof(uint64_t);
@@ -332,7 +415,15 @@ bool Batch::undone_alone() const {
   return last.ok() && last->alone != 0 && first_ == 0 && last->at == last->first && last->undo_error == 0;
 }
 
+/** A part that nobody has waited for comes to its end first; what became of it does not matter any more. */
+Status Batch::end_part(const Deadline& deadline) {
+  if (!running_) return Done{};
+  Status ended = complete(deadline);
+  return ended.ok() || stuck_ || tid_ == 0 || ended.failure().error == ETIMEDOUT ? Status{Done{}} : ended;
+}
+
 Status Batch::rollback(const Deadline& deadline) {
+  FDMOVE_TRY(end_part(deadline));
   // A thread that was never sent off has nothing to undo: operations were left out at most (skip()).
   if (committed_ || done_ == 0 || !born_ || stuck_) return Done{};
   if (tid_ == 0) return maker_->gone() || undone_alone() ? Status{Done{}} : Status{lost()};
@@ -371,6 +462,7 @@ Status Batch::await_end(const Deadline& deadline) {
 }
 
 Status Batch::finish(const Deadline& deadline) {
+  FDMOVE_TRY(end_part(deadline));
   if (tid_ == 0 || stuck_) return Done{};
   FDMOVE_TRY(go(Entry::kLeave));
   FDMOVE_TRY(await_end(deadline));
@@ -379,6 +471,7 @@ Status Batch::finish(const Deadline& deadline) {
 }
 
 void Batch::abandon() {
+  note_running(false);
   if (tid_ == 0 || stuck_) return;
   // It goes on alone. One that is in the middle of its part comes to that when it is through and nobody answers.
   if (!ptrace_request::detach(tid_).ok() && ptrace_request::interrupt(tid_).ok() &&

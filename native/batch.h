@@ -4,6 +4,9 @@
 
 #include <vector>
 
+#include <fcntl.h>
+#include <linux/stat.h>
+
 #include "arch/batch_layout.h"
 #include "program_data.h"
 #include "tracee.h"
@@ -39,6 +42,21 @@ struct BatchControl {
   int64_t undo_error = 0;
   int64_t patience_s = 0;
   int64_t patience_ns = 0;
+  RemoteAddress look_at = 0;
+  RemoteAddress look_end = 0;
+  RemoteAddress look_out = 0;
+};
+
+/** What the job's own kernel calls tell of one of its fds; results below 0 are -errno. */
+struct BatchLook {
+  struct statx status{};
+  f_owner_ex owner{};
+  int64_t asked = 0;  ///< whether `status` was told
+  int64_t owned = 0;  ///< whether `owner` was told
+  int64_t signal = 0;
+  int64_t flags = 0;
+  int64_t cloexec = 0;
+  int64_t offset = 0;
 };
 
 /** Where what a batch refers to lies in the job. */
@@ -71,12 +89,20 @@ class Batch {
   /** A longer program is run window by window. */
   static constexpr size_t kWindow = 1 << 16;
 
-  /** Bytes that the code, the table and the results of a program take, page-aligned code first. */
+  /** Bytes that the code, the table, the results and the looks of a program take, page-aligned code first. */
   static size_t size_for(const Program& program, size_t window);
 
-  /** `base` is the beginning of size_for() bytes; the data lie elsewhere. All references must outlive the batch. */
-  Batch(Tracee& maker, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base, size_t window)
-      : maker_(&maker), program_(&program), data_(&data), base_(base), window_(window) {}
+  /** The operations from `first` on, no more than `window`, as they stand in the table of a batch at `base`. */
+  static Result<BatchTable> encode_window(const Program& program, size_t first, size_t window, RemoteAddress base,
+                                          const std::vector<RemoteAddress>& data);
+
+  /**
+   * `base` is the beginning of size_for() bytes; the data lie elsewhere. `table` is the first window. All references must
+   * outlive the batch.
+   */
+  Batch(Tracee& maker, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base, size_t window,
+        const BatchTable& table)
+      : maker_(&maker), program_(&program), data_(&data), base_(base), window_(window), table_(&table) {}
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
   /** Lets the thread go; it ends by itself. */
@@ -88,8 +114,11 @@ class Batch {
    */
   Status start(const Deadline& deadline);
 
-  /** Lets the thread run from where it stands up to operation `end`, and returns at once. */
-  Status begin(size_t end);
+  /**
+   * Lets the thread run from where it stands up to operation `end`, and returns at once. With `looking`, it looks at the fds
+   * that the program names before that.
+   */
+  Status begin(size_t end, bool looking = false);
 
   /**
    * Waits until the part that was begun is through. Errors: ETIMEDOUT when it was cut off at the deadline, also where the
@@ -103,11 +132,17 @@ class Batch {
   /** Operations done so far, the one that failed included. */
   [[nodiscard]] size_t done() const { return done_; }
   [[nodiscard]] bool failed() const { return failed_; }
+  /** A part was begun and not yet completed. */
+  [[nodiscard]] bool running() const { return running_; }
+  /** It has been sent to look. */
+  [[nodiscard]] bool looked() const { return looked_; }
   /** The thread hangs in the kernel. It will take back what was done and end when it comes out; the memory must stay. */
   [[nodiscard]] bool stuck() const { return stuck_; }
 
   /** Results of operations [first, done()). */
   Result<std::vector<long>> results(size_t first) const;
+  /** What the last look found, in the order of Program::looks. */
+  Result<std::vector<BatchLook>> looks() const;
 
   /** From now on nothing is undone any more, not even by a thread that is left alone. */
   Status commit();
@@ -119,18 +154,25 @@ class Batch {
   Status finish(const Deadline& deadline);
 
  private:
-  enum class Entry { kAlone, kRun, kUndo, kLeave };
+  enum class Entry { kRun, kLook, kUndo, kLeave };
 
   [[nodiscard]] RemoteAddress control_at() const;
   [[nodiscard]] RemoteAddress results_at() const;
+  [[nodiscard]] RemoteAddress looks_at() const;
+  Status place_window(size_t first, const BatchTable& table);
+  [[nodiscard]] RemoteAddress looked_at() const { return looks_at() + program_->looks.size() * sizeof(BatchLook); }
   [[nodiscard]] RemoteAddress table_at() const;
   [[nodiscard]] RemoteAddress operation_at(size_t index) const { return table_at() + (index - first_) * sizeof(BatchOperation); }
 
+  static const uint8_t* entry_point(Entry entry);
   Result<BatchControl> control() const;
   Status write_control(size_t offset, uint64_t value);
   Status place_window(size_t first);
   Status go(Entry entry);
-  Status run_window();
+  Status run_window(bool looking);
+  Status end_part(const Deadline& deadline);
+  void note_running(bool running);
+  void keep_off_this_processor() const;
   Status wait_until_waiting(const Deadline& deadline);
   Status park();
   Status await_end(const Deadline& deadline);
@@ -144,12 +186,15 @@ class Batch {
   const std::vector<RemoteAddress>* data_;
   RemoteAddress base_;
   size_t window_;
+  const BatchTable* table_;
   size_t first_ = 0;  ///< the operations in the table: from here
   size_t count_ = 0;
   size_t done_ = 0;
   size_t end_ = 0;
   pid_t tid_ = 0;  ///< of our thread; 0: there is none
+  bool running_ = false;  ///< a part was begun, and nobody has waited for its end
   bool failed_ = false;
+  bool looked_ = false;
   bool born_ = false;  ///< it has left its first stop
   bool stuck_ = false;
   bool committed_ = false;

@@ -105,7 +105,13 @@ Status CopyControl::account(uint64_t bytes) {
   return Done{};
 }
 
-CopyBuffers::CopyBuffers() : base_(static_cast<char*>(aligned_alloc(kBlock, 2 * kSize))) { memset(base_, 0, 2 * kSize); }
+char* CopyBuffers::base() {
+  if (base_ == nullptr) {
+    base_ = static_cast<char*>(aligned_alloc(kBlock, 2 * kSize));
+    memset(base_, 0, 2 * kSize);
+  }
+  return base_;
+}
 
 CopyBuffers::~CopyBuffers() { free(base_); }
 

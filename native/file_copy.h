@@ -46,18 +46,21 @@ class CopyControl {
 class CopyBuffers {
  public:
   static constexpr size_t kSize = 256 * 1024;
-  CopyBuffers();
+  CopyBuffers() = default;
   ~CopyBuffers();
   CopyBuffers(const CopyBuffers&) = delete;
   CopyBuffers& operator=(const CopyBuffers&) = delete;
-  char* first() { return base_; }
-  char* second() { return base_ + kSize; }
+  char* first() { return base(); }
+  char* second() { return base() + kSize; }
+  /** Allocates them and touches every page, so that their first use costs no more than any other. */
+  void populate() { base(); }
 
   /** The kernel copies and clones nothing between these two file systems (EXDEV). For whoever copies many files between them. */
   bool across = false;
 
  private:
-  char* base_;
+  char* base();
+  char* base_ = nullptr;
 };
 
 /** Where a file has data, in order, by SEEK_DATA and SEEK_HOLE. Moves the offset of `fd`. */

@@ -59,7 +59,7 @@ bool tells_locks_or_watches(const OpenFd& open) {
 
 }  // namespace
 
-uint64_t fingerprint(const std::vector<WalkedProcess>& processes, bool with_close_on_exec) {
+uint64_t fingerprint(const std::vector<WalkedProcess>& processes) {
   Hash hash;
   for (const WalkedProcess& process : processes) {
     hash.number(process.pid);
@@ -75,9 +75,7 @@ uint64_t fingerprint(const std::vector<WalkedProcess>& processes, bool with_clos
       for (const OpenFd& open : task.fds) {
         hash.number(open.fd);
         hash.place(open.place);
-        bool masked = !with_close_on_exec && (S_ISREG(open.place.mode) || S_ISDIR(open.place.mode));
-        hash.number(masked ? open.flags & ~static_cast<uint32_t>(O_CLOEXEC) : open.flags);
-        hash.number(static_cast<uint8_t>(open.signalling));
+        hash.number(open.flags);
         if (tells_locks_or_watches(open)) hash.add(open.details);
       }
     }

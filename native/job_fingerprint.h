@@ -11,8 +11,8 @@ namespace fdmove {
 
 /**
  * Left out is what the programs read for themselves or what copying looks at: offsets, sizes, and what eventfds and
- * their like tell of themselves; and on demand close-on-exec of files and directories, which a borrowed fd does not tell.
+ * their like tell of themselves.
  */
-uint64_t fingerprint(const std::vector<WalkedProcess>& processes, bool with_close_on_exec);
+uint64_t fingerprint(const std::vector<WalkedProcess>& processes);
 
 }  // namespace fdmove

@@ -102,7 +102,7 @@ void LiveCopy::attach_write_log() {
 Result<LiveCopy::Snapshot> LiveCopy::look() const {
   struct stat status;
   if (fstat(options_.from, &status) < 0) return kernel_failure("fstat");
-  return Snapshot{static_cast<uint64_t>(status.st_size), status.st_mtim, status.st_ctim};
+  return Snapshot{static_cast<uint64_t>(status.st_size), status.st_mtim, status.st_ctim, status.st_atim};
 }
 
 /**
@@ -447,7 +447,7 @@ Result<Settlement> LiveCopy::settle(bool frozen, CopyBuffers& buffers, CopyContr
 Result<Settlement> LiveCopy::prove(bool frozen, CopyBuffers& buffers, CopyControl& control) {
   auto now = look();
   if (!now.ok()) return now.failure();
-  Settlement settlement{Proof::kUnchanged, now->size, 0, now->ctime};
+  Settlement settlement{Proof::kUnchanged, now->size, 0, now->ctime, now->atime};
   bool same = passed_ && now->same(snapshot_);
   if (same && unchanged_is_proof()) {
     if (trusts_append_) settlement.proof = Proof::kAppendOnly;

@@ -47,7 +47,8 @@ struct Settlement {
   Proof proof = Proof::kUnchanged;
   uint64_t size = 0;
   uint64_t patched = 0;  ///< bytes written to `to` while the job stood still; not yet made durable
-  struct timespec ctime = {};  ///< OLD's last change
+  struct timespec ctime = {};  ///< OLD's last change,
+  struct timespec atime = {};  ///< and last access
 };
 
 class LiveCopy {
@@ -94,7 +95,7 @@ class LiveCopy {
   /** OLD's state when a pass began. */
   struct Snapshot {
     uint64_t size = 0;
-    struct timespec mtime = {}, ctime = {};
+    struct timespec mtime = {}, ctime = {}, atime = {};
     bool quiet = false;  ///< no write was under way
     bool exact = false;  ///< any later change shows in ctime
     [[nodiscard]] bool same(const Snapshot& other) const;

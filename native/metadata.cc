@@ -127,6 +127,7 @@ Result<bool> copy_xattrs(const FdPath& from, const FdPath& to) {
 constexpr int kCreationFlags = FS_NOCOW_FL | FS_COMPR_FL | FS_NOCOMP_FL;
 constexpr int kForbiddingFlags = FS_APPEND_FL | FS_IMMUTABLE_FL;
 constexpr int kHarmlessFlags = FS_NODUMP_FL | FS_NOATIME_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_UNRM_FL | FS_SECRM_FL;
+constexpr int kFinalFlags = kForbiddingFlags | kHarmlessFlags;
 
 /** Opened anew where the fd is O_PATH: ioctl(2) refuses those. */
 bool read_flags(int fd, int& flags) { return ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0; }
@@ -194,10 +195,13 @@ void copy_creation_flags(int from, int to) {
 
 bool copy_final_flags(int from, int to) {
   int flags = 0;
-  if (!read_flags(from, flags)) return false;
-  constexpr int kMask = kForbiddingFlags | kHarmlessFlags;
-  if ((flags & kMask) == 0) return false;
-  return (write_flags(to, flags, kMask) & kForbiddingFlags) != 0;
+  if (!read_flags(from, flags) || (flags & kFinalFlags) == 0) return false;
+  return (write_flags(to, flags, kFinalFlags) & kForbiddingFlags) != 0;
+}
+
+bool has_final_flags(int fd) {
+  int flags = 0;
+  return read_flags(fd, flags) && (flags & kFinalFlags) != 0;
 }
 
 void clear_forbidding_flags(int fd) { write_flags(fd, 0, kForbiddingFlags); }

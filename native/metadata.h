@@ -26,6 +26,9 @@ void copy_creation_flags(int from, int to);
  * share them all. Yields whether a flag now forbids removing the file. */
 bool copy_final_flags(int from, int to);
 
+/** Whether copy_final_flags() would find any. */
+bool has_final_flags(int fd);
+
 /** Takes back append-only and immutable, so that the file can be removed. */
 void clear_forbidding_flags(int fd);
 

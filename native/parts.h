@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <pthread.h>
 #include <unistd.h>
@@ -15,9 +16,12 @@ constexpr size_t kFdsWorthAThread = 64;
 constexpr size_t kProcessesWorthAThread = 4;
 constexpr size_t kMostParts = 8;
 
+/** Batches that run in jobs now: each has a processor for itself, or a thread here and it would wait for each other. */
+inline std::atomic<long> running_batches{0};
+
 /** In how many parts so many questions are asked. */
 inline size_t parts_of(size_t count, size_t worth_a_thread) {
-  long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  long processors = sysconf(_SC_NPROCESSORS_ONLN) - running_batches;
   size_t threads = std::clamp<size_t>(processors < 1 ? 1 : static_cast<size_t>(processors), 1, kMostParts);
   return std::clamp<size_t>(count / worth_a_thread, 1, threads);
 }

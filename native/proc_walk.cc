@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
-#include <optional>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/limits.h>
@@ -16,7 +15,6 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
-#include "borrowed_fd.h"
 #include "parts.h"
 #include "unique_fd.h"
 #include "walk_maps.h"
@@ -26,6 +24,7 @@ namespace {
 
 constexpr unsigned kKernelThread = 0x200000;  // PF_KTHREAD, include/linux/sched.h
 constexpr size_t kLinkSize = PATH_MAX + 64;
+constexpr unsigned kAsked = STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_MNT_ID;
 
 struct DirectoryEntry {  // linux_dirent64; no header for user space has it
   uint64_t inode;
@@ -94,7 +93,7 @@ void take_in(const struct statx& answer, Place& place) {
 /** Asks the inode. Returns errno or 0. */
 int ask(int directory, const char* name, Place& place) {
   struct statx answer;
-  if (statx(directory, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, kAskedOfInodes, &answer) != 0) return errno;
+  if (statx(directory, name, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, kAsked, &answer) != 0) return errno;
   take_in(answer, place);
   return 0;
 }
@@ -179,49 +178,61 @@ size_t count_fds(int links) {
   return count;
 }
 
+/** The table of a thread that dies ends early, and the listing with it, before there is none. */
+bool is_whole(int links, size_t listed) { return listed > 0 && count_fds(links) == listed; }
+
 bool is_gone(int error) { return error == ENOENT || error == ESRCH; }
 
-/** Looks at an fd by borrowing it. False when that does not tell all that is to be known of it, or it is not to be kept. */
-bool borrow(const FdLender& lender, int links, const char* name, const WalkFilter& filter, OpenFd& open) {
-  if (!std::binary_search(filter.likely.begin(), filter.likely.end(), open.fd)) return false;
-  // By the link it can be told from a socket and from what lies behind a server, which are not to be borrowed.
-  if (read_link(links, name, open.place) != 0 || !is_below_any(open.place.link, filter.directories)) return false;
-  if (is_below_any(open.place.link, filter.unasked)) return false;
-  auto file = lender.look_at(open.fd);
-  if (!file || std::binary_search(filter.locked.begin(), filter.locked.end(), file->status.stx_ino)) return false;
-  take_in(file->status, open.place);
-  open.told = true;
-  open.flags = file->flags;
-  open.offset = file->offset;
-  open.signalling = file->signalling;
-  return contains(filter.devices, open.place.device);
+/** What was vouched for of a table, if anything was. */
+const VouchedFds* vouched_of(pid_t tid, const WalkFilter& filter) {
+  for (const VouchedFds& table : filter.vouched)
+    if (table.tid == tid) return &table;
+  return nullptr;
+}
+
+/** An fd that is as it was seen, as far as its process does not tell itself: its file has the name still, and no lock. */
+const OpenFd* as_seen(const VouchedFds* vouched, int fd, const WalkFilter& filter) {
+  if (vouched == nullptr) return nullptr;
+  auto found = std::lower_bound(vouched->fds.begin(), vouched->fds.end(), fd, [](const OpenFd* one, int other) { return one->fd < other; });
+  if (found == vouched->fds.end() || (*found)->fd != fd) return nullptr;
+  const Place& place = (*found)->place;
+  if (!place.asked || !(*found)->details.empty()) return nullptr;
+  if (std::binary_search(filter.locked.begin(), filter.locked.end(), place.inode)) return nullptr;
+  if (place.links == 0) return *found;
+  struct statx now;
+  constexpr int kHow = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+  if (statx(AT_FDCWD, place.link.c_str(), kHow, STATX_INO, &now) != 0) return nullptr;
+  return now.stx_ino == place.inode && makedev(now.stx_dev_major, now.stx_dev_minor) == place.device ? *found : nullptr;
 }
 
 /** Reads the fd table of a process or thread whose directory is open. Returns errno or 0. */
 int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
   UniqueFd links(open_directory(task, "fd"));
   if (!links.valid()) return errno;
+  const VouchedFds* vouched = vouched_of(walked.tid, filter);
   std::vector<int> numbers;
-  int listed = for_each_number(links.get(), [&](int number, const char*) { numbers.push_back(number); });
+  int listed = 0;
+  std::atomic<bool> gave_way{false};
+  if (vouched != nullptr) {
+    numbers = vouched->listed;
+  } else {
+    listed = for_each_number(links.get(), [&](int number, const char*) { numbers.push_back(number); });
+    gave_way = !is_whole(links.get(), numbers.size());
+  }
   walked.open = static_cast<uint32_t>(numbers.size());
-  // The table of a thread that dies ends early, and the listing with it, before there is none.
-  std::atomic<bool> gave_way{numbers.empty() || count_fds(links.get()) != numbers.size()};
   std::vector<std::vector<OpenFd>> found(parts_of(numbers.size(), kFdsWorthAThread));
-  std::optional<FdLender> lender;
-  if (!filter.likely.empty()) lender.emplace(walked.tid);
   in_parts(numbers.size(), kFdsWorthAThread, [&](size_t part, size_t begin, size_t end) {
     std::vector<OpenFd>& mine = found[part];
     UniqueFd infos;
     std::string text;
     for (size_t at = begin; at < end; at++) {
+      if (const OpenFd* seen = as_seen(vouched, numbers[at], filter); seen != nullptr) {
+        mine.push_back(*seen);
+        continue;
+      }
       std::string name = std::to_string(numbers[at]);
       OpenFd next;
       next.fd = numbers[at];
-      if (lender && borrow(*lender, links.get(), name.c_str(), filter, next)) {
-        mine.push_back(std::move(next));
-        continue;
-      }
-      next = OpenFd{.fd = numbers[at]};
       int error = 0;
       if (!look_at(links.get(), name.c_str(), filter, next.place, error)) {
         if (is_gone(error)) gave_way = true;
@@ -438,6 +449,18 @@ WalkedProcess walk_process(pid_t pid, const WalkFilter& filter) {
     if (walk == kWalks || !is_alive(pid)) return told(std::move(process));
     wait_before_walk(walk);
   }
+}
+
+Result<std::vector<int>> list_fds(pid_t tid) {
+  char path[32];
+  snprintf(path, sizeof path, "/proc/%d/fd", tid);
+  UniqueFd links(open_directory(AT_FDCWD, path));
+  if (!links.valid()) return kernel_failure("open", tid);
+  std::vector<int> numbers;
+  int error = for_each_number(links.get(), [&](int number, const char*) { numbers.push_back(number); });
+  if (error == 0 && !is_whole(links.get(), numbers.size())) error = EAGAIN;
+  if (error != 0) return Failure{error, "getdents64", Side::kTracer, tid};
+  return numbers;
 }
 
 Result<WalkedTask> walk_task(pid_t pid, pid_t tid) {

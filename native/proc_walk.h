@@ -39,7 +39,6 @@ struct OpenFd {
   bool told = false;    ///< fdinfo could be read
   int64_t offset = 0;   ///< pos
   uint32_t flags = 0;   ///< F_GETFL's, with O_CLOEXEC of the fd, and creation flags such as O_TMPFILE
-  bool signalling = false;  ///< somebody is signalled about it; known only of what was borrowed
   std::string details;  ///< fdinfo's other lines: locks, watches, what anonymous inodes tell of themselves
 };
 
@@ -73,6 +72,9 @@ WalkedProcess walk_process(pid_t pid, const WalkFilter& filter);
 
 /** The fd table, cwd and root of one thread, everything kept. Errors: ENOENT or ESRCH (gone), EACCES. */
 Result<WalkedTask> walk_task(pid_t pid, pid_t tid);
+
+/** All fds of the table of one thread that stands still. Errors: ENOENT or ESRCH (gone), EACCES, EAGAIN (it was dying). */
+Result<std::vector<int>> list_fds(pid_t tid);
 
 /** The namespaces of a process, as inode numbers; 0 where it may not be known. */
 struct ProcessNamespaces {

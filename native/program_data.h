@@ -4,10 +4,13 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace fdmove {
+
+struct ScratchImage;
 
 struct Argument {
   enum class Kind : uint8_t { kValue, kData, kResult, kLoad };
@@ -53,6 +56,10 @@ struct Program {
   size_t point = SIZE_MAX;
   /** The fd table has to hold numbers up to this one. */
   uint64_t room = 0;
+  /** Fds that a batch can be asked to look at: Batch::begin(). */
+  std::vector<int32_t> looks;
+  /** Where the scratch mapping should lie, and what it holds then; none: that is made when it has been mapped. */
+  std::shared_ptr<const ScratchImage> image;
 };
 
 /** -4095..-1 is -errno; anything else is a result. */

@@ -3,7 +3,6 @@
     "core_sources": [
       "native/arch/batch.S",
       "native/batch.cc",
-      "native/borrowed_fd.cc",
       "native/bounded.cc",
       "native/change_notes.cc",
       "native/direct_io.cc",
@@ -18,6 +17,7 @@
       "native/interrupted_call.cc",
       "native/job_fingerprint.cc",
       "native/live_copy.cc",
+      "native/locked_inodes.cc",
       "native/mapping_state.cc",
       "native/memory_limits.cc",
       "native/metadata.cc",
@@ -29,6 +29,7 @@
       "native/remap.cc",
       "native/remote_memory.cc",
       "native/safe_path.cc",
+      "native/scratch_image.cc",
       "native/shared_maps.cc",
       "native/stepping.cc",
       "native/syscall_program.cc",

@@ -14,15 +14,33 @@ namespace fdmove {
 
 namespace {
 
-constexpr size_t kDatumAlignment = 16;
 constexpr size_t kScratchUnit = 64 * 1024;
+
+/** Where programs expect their scratch mapping: far from where anything is mapped of itself, and aligned as a huge page is. */
+constexpr RemoteAddress kExpectedBase = uint64_t{1} << 45;
+constexpr RemoteAddress kExpectedSize = uint64_t{1} << 26;
 
 constexpr size_t aligned(size_t size, size_t to) { return (size + to - 1) / to * to; }
 
+/** What a batch needs besides the data, aligned as these are; 0 where the program runs stepwise. */
+size_t in_front_of_data(const Program& program, const Injecting& injecting) {
+  if (!injecting.wants_batch(program.operations.size())) return 0;
+  return aligned(Batch::size_for(program, injecting.window), 16);
+}
+
 }  // namespace
 
+Status ProgramRunner::make_ready(Program& program, size_t index, const Injecting& injecting) {
+  auto image = make_scratch_image(program, kExpectedBase + index * kExpectedSize, in_front_of_data(program, injecting), injecting.window);
+  if (!image.ok()) return image.failure();
+  program.image = std::make_shared<const ScratchImage>(std::move(*image));
+  return Done{};
+}
+
+/** Where the image of the program says, if there is room. */
 Tracee::Call ProgramRunner::mmap_call(size_t size) const {
-  return {tracee_, SYS_mmap, {0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0}};
+  RemoteAddress hint = program_->image == nullptr ? 0 : program_->image->base;
+  return {tracee_, SYS_mmap, {hint, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0}};
 }
 
 Result<RemoteAddress> ProgramRunner::mapped_at(const Result<long>& result) const {
@@ -32,12 +50,6 @@ Result<RemoteAddress> ProgramRunner::mapped_at(const Result<long>& result) const
 }
 
 namespace {
-
-size_t size_of_data(const Program& program) {
-  size_t size = 0;
-  for (const Datum& datum : program.data) size += aligned(std::max<size_t>(datum.bytes.size(), 1), kDatumAlignment);
-  return size;
-}
 
 /** The first failure of several attempts. */
 class FirstFailure {
@@ -67,9 +79,7 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     runner.begun_ = 0;
     runner.scratch_.push_back(std::make_unique<Scratch>());
     Scratch& scratch = *runner.scratch_.back();
-    scratch.in_front = runner.injecting_.wants_batch(programs[at]->operations.size())
-                           ? aligned(Batch::size_for(*programs[at], runner.injecting_.window), kDatumAlignment)
-                           : 0;
+    scratch.in_front = in_front_of_data(*programs[at], runner.injecting_);
     scratch.size = aligned(size_of_data(*programs[at]) + scratch.in_front, kScratchUnit);
     if (scratch.size == 0) continue;
     calls.push_back(runner.mmap_call(scratch.size));
@@ -128,27 +138,18 @@ Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadl
   }
   mapped.address = *address;
 
-  RemoteAddress base = mapped.address + mapped.in_front;
-  std::string image(needed, '\0');
-  size_t at = 0;
-  for (const Datum& datum : program.data) {
-    mapped.data.push_back(base + at);
-    memcpy(image.data() + at, datum.bytes.data(), datum.bytes.size());
-    at += aligned(std::max<size_t>(datum.bytes.size(), 1), kDatumAlignment);
+  mapped.image = program.image;
+  if (mapped.image == nullptr || mapped.image->base != mapped.address || mapped.image->in_front != mapped.in_front) {
+    auto image = make_scratch_image(program, mapped.address, mapped.in_front, injecting_.window);
+    if (!image.ok()) return image.failure();
+    mapped.image = std::make_shared<const ScratchImage>(std::move(*image));
   }
-  for (size_t index = 0; index < program.data.size(); index++) {
-    for (const Datum::Pointer& pointer : program.data[index].pointers) {
-      if (pointer.data >= mapped.data.size() || pointer.at + sizeof(uint64_t) > program.data[index].bytes.size())
-        return refusal("ERR_FDMOVE_INTERNAL", "a pointer of the program leads nowhere");
-      uint64_t value = mapped.data[pointer.data] + pointer.offset;
-      memcpy(image.data() + (mapped.data[index] - base) + pointer.at, &value, sizeof value);
-    }
-  }
-  FDMOVE_TRY(write_remote(tracee_->tid(), base, image.data(), image.size()));
+  const ScratchImage& image = *mapped.image;
+  FDMOVE_TRY(write_remote(tracee_->tid(), mapped.address + mapped.in_front, image.bytes.data(), image.bytes.size()));
   if (mapped.in_front == 0) return Done{};
 
   FDMOVE_TRY(make_room(deadline));
-  mapped.batch = std::make_unique<Batch>(*tracee_, program, mapped.data, mapped.address, injecting_.window);
+  mapped.batch = std::make_unique<Batch>(*tracee_, program, image.data, mapped.address, injecting_.window, image.table);
   Status started = mapped.batch->start(deadline);
   if (started.ok()) return Done{};
   const Failure& why = started.failure();
@@ -192,12 +193,23 @@ Result<arch::SyscallArgs> ProgramRunner::resolve(const Call& call) const {
   return args;
 }
 
-Status ProgramRunner::begin(size_t end, const Deadline&) {
+Status ProgramRunner::begin(size_t end, const Deadline&, bool looking) {
   if (program_ == nullptr) return refusal("ERR_FDMOVE_INTERNAL", "no program is loaded");
   end_ = std::min(end, program_->operations.size());
   if (batch() == nullptr || end_ <= results_.size()) return Done{};
   begun_ = results_.size() + faults_->pass(end_ - results_.size());
-  return begun_ > results_.size() ? batch()->begin(begun_) : Status{Done{}};
+  return begun_ > results_.size() ? batch()->begin(begun_, looking) : Status{Done{}};
+}
+
+Status ProgramRunner::begin_look() {
+  if (faults_->hit()) return Failure{EIO, "statx", Side::kTracee, tracee_->tid(), nullptr, "failed on purpose"};
+  return batch()->begin(results_.size(), true);
+}
+
+Result<std::vector<BatchLook>> ProgramRunner::looks(const Deadline& deadline) const {
+  if (batch()->running()) FDMOVE_TRY(batch()->complete(deadline));
+  if (!batch()->looked()) return std::vector<BatchLook>{};
+  return batch()->looks();
 }
 
 Result<Outcome> ProgramRunner::complete(const Deadline& deadline) {

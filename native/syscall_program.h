@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "batch.h"
+#include "scratch_image.h"
 
 namespace fdmove {
 
@@ -69,6 +70,12 @@ class ProgramRunner {
   /** Why a program that was to run as a batch was not, or what a batch has left behind; empty when nothing of the kind. */
   [[nodiscard]] const std::string& note() const { return note_; }
 
+  /**
+   * Makes the image of the scratch mapping, before the program is loaded. Programs of one process need different numbers.
+   * Error: ERR_FDMOVE_INTERNAL.
+   */
+  static Status make_ready(Program& program, size_t index, const Injecting& injecting);
+
   /** Takes the program on and places its data. It must outlive the runner. Error: could not inject, or no memory. */
   Status load(const Program& program, const Deadline& deadline) { return load_all({this}, {&program}, deadline); }
   /** The same for many at the same time. The first failure is told when all stand well. */
@@ -78,9 +85,10 @@ class ProgramRunner {
   /**
    * Runs the operations from where the last part ended up to `end`. Error: could not inject at all. An operation that
    * does not meet its expectation is no error here but an Outcome. In two halves, so that several processes run at the
-   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise.
+   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise. With `looking`, a batch looks
+   * at the fds that the program names before that.
    */
-  Status begin(size_t end, const Deadline& deadline);
+  Status begin(size_t end, const Deadline& deadline, bool looking = false);
   Result<Outcome> complete(const Deadline& deadline);
   Result<Outcome> run(size_t end, const Deadline& deadline) {
     FDMOVE_TRY(begin(end, deadline));
@@ -93,6 +101,13 @@ class ProgramRunner {
    * failure is then told.
    */
   static Result<std::vector<Outcome>> complete_all(const std::vector<ProgramRunner*>& runners, const Deadline& deadline);
+
+  /** Whether the program runs as a batch and names fds to look at. */
+  [[nodiscard]] bool can_look() const { return batch() != nullptr && !program_->looks.empty(); }
+  /** Begins to look at them, between two parts, which changes nothing. */
+  Status begin_look();
+  /** What the last look found, which is waited for; nothing where there was none. */
+  Result<std::vector<BatchLook>> looks(const Deadline& deadline) const;
 
   /** Reads from a datum, e.g. what recvmsg left there. */
   Result<std::string> read_datum(size_t index, size_t size) const;
@@ -116,7 +131,7 @@ class ProgramRunner {
     RemoteAddress address = 0;
     size_t size = 0;
     size_t in_front = 0;  ///< of the data: what a batch needs
-    std::vector<RemoteAddress> data;  ///< where each datum lies
+    std::shared_ptr<const ScratchImage> image;
     std::unique_ptr<Batch> batch;
   };
 
@@ -127,8 +142,8 @@ class ProgramRunner {
   Status make_room(const Deadline& deadline);
   Result<bool> end_batch(Scratch& scratch, const Deadline& deadline);
   [[nodiscard]] Batch* batch() const { return scratch_.empty() ? nullptr : scratch_.back()->batch.get(); }
-  [[nodiscard]] RemoteAddress datum_at(size_t index) const { return scratch_.back()->data[index]; }
-  [[nodiscard]] size_t data_count() const { return scratch_.empty() ? 0 : scratch_.back()->data.size(); }
+  [[nodiscard]] RemoteAddress datum_at(size_t index) const { return scratch_.back()->image->data[index]; }
+  [[nodiscard]] size_t data_count() const { return scratch_.empty() || scratch_.back()->image == nullptr ? 0 : scratch_.back()->image->data.size(); }
   [[nodiscard]] bool may_step(const Outcome& outcome) const { return results_.size() < end_ && outcome.failed_at < 0; }
   Result<Tracee::Call> next_step(Outcome& outcome);
   Status end_step(long result, Outcome& outcome);

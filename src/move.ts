@@ -35,7 +35,7 @@ export async function plan(options: MoveOptions): Promise<MovePlan> {
     const name = names.get(key)
     return name && joinPath(to.path, name)
   }
-  const programs = compileJob(planned, { pathOf, openedByTracer: new Set(), quick: false })
+  const programs = compileJob(planned, { pathOf, openedByTracer: new Set() })
   const at = (relative: Buffer) => ({ from: joinPath(from.path, relative), to: joinPath(to.path, relative) })
   const holds: PlannedHold[] = [
     ...snapshot.tables.flatMap(({ pid, held }) =>

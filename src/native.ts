@@ -28,6 +28,22 @@ export type Session = {
   run(tid: number, end: number, deadlineUs: number): PartOutcome
   /** The same for several threads, at the same time; throws the first failure when all have ended. */
   runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly PartOutcome[]
+  /**
+   * Sends programs off that have just been loaded: each that is a batch looks at the fds that it names (Program.looks) and goes
+   * on to its end, while the caller does other things. Yields 1 for each of these. Where there is none, or there are too
+   * many, nothing was begun.
+   */
+  runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): Uint8Array
+  /** Waits for what runAhead() began, and runs the others. */
+  catchUp(tids: Int32Array, deadlineUs: number): readonly PartOutcome[]
+  /** Has a thread look at the fds that its program names. False where that is no batch, and cannot. */
+  beginLook(tid: number): boolean
+  /**
+   * The index of the first of these numbers that the look does not bear out, -1 when there is none. For each fd, in the order
+   * of Program.looks: device, inode, mode, links, status flags among `flags`, close-on-exec, offset, whether somebody is
+   * signalled about it; -1 is met by anything.
+   */
+  firstDifference(tid: number, expected: BigInt64Array, flags: number, deadlineUs: number): number
   /** Why programs did not run as a batch, and what one has left behind; known after finish(). */
   notes(): readonly string[]
   readDatum(tid: number, datum: number, size: number): Buffer
@@ -99,10 +115,9 @@ export type Native = {
    */
   isRegistered(tid: number, fd: number, epollTid: number, epollFd: number, number: number, occurrence: number): boolean
   /**
-   * [dev, ino, flags, offset] of each fd, as stat and fdinfo tell; four times -1 for one that cannot be read. With
-   * `borrow`, which is quicker, without O_CLOEXEC of files and directories (native/borrowed_fd.h).
+   * [dev, ino, flags, offset] of each fd, as stat and fdinfo tell; four times -1 for one that cannot be read.
    */
-  fdStates(tid: number, fds: Int32Array, borrow: boolean): BigInt64Array
+  fdStates(tid: number, fds: Int32Array): BigInt64Array
   /** Waits until no direct I/O is under way on these files; false when time is up. native/direct_io.h: ext4 and xfs. */
   waitForDirectIo(fds: Int32Array, milliseconds: number): boolean
   /** The fd becomes a mere handle (O_PATH) on the same file, which is then open for nothing. */
@@ -144,6 +159,8 @@ export type Inode = {
   readonly blocks: bigint
   /** Of its last change, in nanoseconds. */
   readonly ctime: bigint
+  /** And of its last access. */
+  readonly atime: bigint
 }
 
 /** native/binding/paths.cc: (directory fd, name); no symbolic link is followed. */
@@ -178,6 +195,8 @@ export type NativePaths = {
   copyAttributes(from: number, to: number): void
   copyTimes(from: number, to: number): void
   copyCreationFlags(from: number, to: number): void
+  /** It has inode flags that sealAll() brings over at last. */
+  hasFinalFlags(fd: number): boolean
   /** True when the file can now not be removed before clearForbiddingFlags(). */
   copyFinalFlags(from: number, to: number): boolean
   clearForbiddingFlags(fd: number): void
@@ -252,8 +271,9 @@ export type NativeCopy = {
     readonly sizes: Float64Array
     /** Bytes written, not yet durable. */
     readonly patched: Float64Array
-    /** OLD's last changes, in nanoseconds. */
+    /** OLD's last changes and accesses, in nanoseconds. */
     readonly ctimes: BigInt64Array
+    readonly atimes: BigInt64Array
   }
   /** Times; where `full`, also owner, mode and attributes; if `final`, the flags that forbid changes. `.index` as above. */
   sealAll(from: Int32Array, to: Int32Array, full: Uint8Array, final: boolean): void
@@ -286,12 +306,16 @@ export type NativeScan = {
   walkNow(
     pids: Int32Array,
     filter: WalkFilter,
-  ): { readonly processes: PackedProcess[]; readonly fingerprint: bigint; readonly quickFingerprint: bigint }
+  ): { readonly processes: PackedProcess[]; readonly fingerprint: bigint; readonly walk: Walk }
   /**
-   * The fingerprint that walkNow() would tell of processes that stand still. With `likely`, fds that are files of the
-   * storage as far as is known, the quick one: these are looked at by borrowing them (native/borrowed_fd.h).
+   * The fingerprint that walkNow() would tell of processes that stand still. What `walk` saw of fds that their job is asked
+   * about itself is taken for true where their names are what they were.
    */
-  fingerprint(pids: Int32Array, filter: WalkFilter, likely?: Int32Array): bigint
+  fingerprint(pids: Int32Array, filter: WalkFilter, walk?: Walk, vouched?: readonly Vouched[]): bigint
+  /** All fds of the table of a thread that stands still. */
+  listFds(tid: number): Int32Array
+  /** To be called right before a pause with fingerprint(..., walk, ...), which is then quicker: native/locked_inodes.h. */
+  expectLockedFiles(): void
   /** One thread of a process that stands still: everything. */
   walkTask(pid: number, tid: number): PackedTask
   /** Sockets with a name in a file system, of the network namespace of this fd, or of our own for -1. */
@@ -326,6 +350,13 @@ export type NativeScan = {
   /** st_dev and inode of the file behind a loop device. */
   loopBacking(devicePath: string, milliseconds: number): { device: bigint; inode: bigint }
 }
+
+/** Fds of the table of a thread that somebody else vouches for, and all that were listed of it. */
+export type Vouched = { readonly tid: number; readonly fds: Int32Array; readonly listed: Int32Array }
+
+declare const walked: unique symbol
+/** What a walk saw, for the addon. */
+export type Walk = { readonly [walked]: true }
 
 /** What to keep of a walk; native/proc_walk.h. */
 export type WalkFilter = {

@@ -33,8 +33,44 @@ fdmove_batch_\name:
     .balign 16
     entry   code
 
+.macro ask number, of, result
+    ldrsw   x0, [x20]
+    mov     x1, #\of
+    mov     x8, #\number
+    svc     #0
+    str     x0, [x21, #\result]
+.endm
+
     entry   born
     mov     x19, x5
+
+    entry   look
+    ldr     x20, [x19, #FDMOVE_CONTROL_LOOK_AT]
+    ldr     x21, [x19, #FDMOVE_CONTROL_LOOK_OUT]
+.Llook:
+    ldr     x9, [x19, #FDMOVE_CONTROL_LOOK_END]
+    cmp     x20, x9
+    b.hs    fdmove_batch_run
+    ldrsw   x0, [x20]
+    adr     x1, .Lempty
+    mov     x2, #FDMOVE_LOOK_HOW
+    mov     x3, #FDMOVE_LOOK_WANTED
+    add     x4, x21, #FDMOVE_LOOK_STATX
+    mov     x8, #__NR_statx
+    svc     #0
+    str     x0, [x21, #FDMOVE_LOOK_ASKED]
+    add     x2, x21, #FDMOVE_LOOK_OWNER
+    ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
+    ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
+    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
+    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
+    mov     x2, #FDMOVE_SEEK_CUR
+    ask     __NR_lseek, 0, FDMOVE_LOOK_OFFSET
+    add     x20, x20, #4
+    add     x21, x21, #FDMOVE_LOOK_SIZE
+    b       .Llook
+.Lempty:
+    .word   0
 
     entry   run
     ldr     x20, [x19, #FDMOVE_CONTROL_AT]

@@ -42,7 +42,29 @@
 #define FDMOVE_CONTROL_ALONE 64  /* nobody waits for us any more */
 #define FDMOVE_CONTROL_UNDO_ERROR 72
 #define FDMOVE_CONTROL_PATIENCE 80 /* a timespec: how long to wait for the tracer */
-#define FDMOVE_CONTROL_SIZE 96
+#define FDMOVE_CONTROL_LOOK_AT 96   /* the fds to look at first, 32 bits each */
+#define FDMOVE_CONTROL_LOOK_END 104 /* their end */
+#define FDMOVE_CONTROL_LOOK_OUT 112 /* a BatchLook for each */
+#define FDMOVE_CONTROL_SIZE 120
+
+/* BatchLook: what statx(2) and fcntl(2) tell of an fd, and where lseek(2) finds it */
+#define FDMOVE_LOOK_STATX 0     /* 256 bytes */
+#define FDMOVE_LOOK_OWNER 256   /* a f_owner_ex */
+#define FDMOVE_LOOK_ASKED 264   /* the results of statx, */
+#define FDMOVE_LOOK_OWNED 272   /* F_GETOWN_EX, */
+#define FDMOVE_LOOK_SIGNAL 280  /* F_GETSIG, */
+#define FDMOVE_LOOK_FLAGS 288   /* F_GETFL, */
+#define FDMOVE_LOOK_CLOEXEC 296 /* F_GETFD, */
+#define FDMOVE_LOOK_OFFSET 304  /* and lseek */
+#define FDMOVE_LOOK_SIZE 312
+
+#define FDMOVE_LOOK_WANTED 0x1307 /* STATX_TYPE, MODE, NLINK, INO, SIZE, MNT_ID */
+#define FDMOVE_LOOK_HOW 0x5000    /* AT_EMPTY_PATH, AT_STATX_DONT_SYNC */
+#define FDMOVE_F_GETFD 1
+#define FDMOVE_F_GETFL 3
+#define FDMOVE_F_GETSIG 11
+#define FDMOVE_F_GETOWN_EX 16
+#define FDMOVE_SEEK_CUR 1
 
 #define FDMOVE_STATE_RUNNING 0
 #define FDMOVE_STATE_WAITING 1

@@ -36,8 +36,43 @@ fdmove_batch_\name:
     .balign 16
     entry   code
 
+.macro ask number, of, result
+    movsxd  rdi, dword ptr [r12]
+    mov     esi, \of
+    mov     eax, \number
+    syscall
+    mov     [r14 + \result], rax
+.endm
+
     entry   born
     mov     rbx, r9
+
+    entry   look
+    mov     r12, [rbx + FDMOVE_CONTROL_LOOK_AT]
+    mov     r14, [rbx + FDMOVE_CONTROL_LOOK_OUT]
+.Llook:
+    cmp     r12, [rbx + FDMOVE_CONTROL_LOOK_END]
+    jae     fdmove_batch_run
+    movsxd  rdi, dword ptr [r12]
+    lea     rsi, [rip + .Lempty]
+    mov     edx, FDMOVE_LOOK_HOW
+    mov     r10d, FDMOVE_LOOK_WANTED
+    lea     r8, [r14 + FDMOVE_LOOK_STATX]
+    mov     eax, __NR_statx
+    syscall
+    mov     [r14 + FDMOVE_LOOK_ASKED], rax
+    lea     rdx, [r14 + FDMOVE_LOOK_OWNER]
+    ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
+    ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
+    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
+    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
+    mov     edx, FDMOVE_SEEK_CUR
+    ask     __NR_lseek, 0, FDMOVE_LOOK_OFFSET
+    add     r12, 4
+    add     r14, FDMOVE_LOOK_SIZE
+    jmp     .Llook
+.Lempty:
+    .byte   0
 
     entry   run
     mov     r12, [rbx + FDMOVE_CONTROL_AT]

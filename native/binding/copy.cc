@@ -5,15 +5,19 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "dirty_log.h"
 #include "live_copy.h"
 #include "metadata.h"
+#include "parts.h"
 #include "shared_maps.h"
 #include "tree_copy.h"
 
@@ -83,7 +87,7 @@ Writers to_writers(const Napi::Value& value) {
   return text == "none" ? Writers::kNone : text == "append-only" ? Writers::kAppendOnly : Writers::kAny;
 }
 
-/** Allocated and populated once a thread: the main one uses its own in the pause. For one piece of work at a time. */
+/** For one piece of work at a time. */
 CopyBuffers& thread_buffers() {
   thread_local CopyBuffers buffers;
   buffers.across = false;
@@ -116,7 +120,7 @@ class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
     options.leased = given.Get("leased").ToBoolean();
     options.patch = given.Get("patch").ToBoolean();
     copy_ = std::make_unique<LiveCopy>(options);
-    thread_buffers();
+    thread_buffers().populate();  // the main thread uses its own in the pause
   }
   LiveCopy& copy() { return *copy_; }
 
@@ -265,37 +269,67 @@ Napi::Value throw_at(Napi::Env env, const Failure& failure, uint32_t index) {
 }
 
 /**
+ * Has files below `count` worked on by several threads: `work(begin, end, at)` goes through some of them, and leaves in `at`
+ * where it failed. Yields the failure of the foremost file, with its number.
+ */
+template <class Work>
+std::optional<std::pair<uint32_t, Failure>> first_failure(size_t count, const Work& work) {
+  std::vector<std::optional<std::pair<uint32_t, Failure>>> failures(parts_of(count, kFdsWorthAThread));
+  in_parts(count, kFdsWorthAThread, [&](size_t part, size_t begin, size_t end) {
+    size_t at = begin;
+    Status status = work(begin, end, at);
+    if (!status.ok()) failures[part].emplace(static_cast<uint32_t>(at), status.failure());
+  });
+  for (auto& failure : failures)
+    if (failure) return std::move(failure);
+  return std::nullopt;
+}
+
+/**
  * settleAll(copies, deadlineUs, 'frozen' | 'running' | 'rehearse') -> {proofs, sizes, patched}, one number each (proofs as
  * in enum Proof). A rehearsal goes the same way and touches nothing: what has run before runs faster in the pause.
  */
 Napi::Value settle_all(const Napi::CallbackInfo& info) {
   auto list = info[0].As<Napi::Array>();
-  CopyControl control;
-  control.deadline_ns = to_u64(info[1]) * 1000;
+  uint64_t deadline_ns = to_u64(info[1]) * 1000;
   std::string mode = info[2].ToString().Utf8Value();
   bool rehearse = mode == "rehearse", frozen = mode == "frozen";
   uint32_t count = list.Length();
+  std::vector<LiveCopy*> copies;
+  for (uint32_t i = 0; i < count; ++i) copies.push_back(&LiveCopyObject::Unwrap(list.Get(i).As<Napi::Object>())->copy());
+  std::vector<Settlement> settlements(count);
+  auto failure = first_failure(count, [&](size_t begin, size_t end, size_t& i) -> Status {
+    CopyControl control;
+    control.deadline_ns = deadline_ns;
+    for (i = begin; i < end; ++i) {
+      if (rehearse) {
+        if (auto bytes = copies[i]->pending(); bytes.ok()) settlements[i].size = *bytes;
+        continue;
+      }
+      auto settled = copies[i]->settle(frozen, thread_buffers(), control);
+      if (!settled.ok()) return settled.failure();
+      settlements[i] = *settled;
+    }
+    return Done{};
+  });
+  if (failure) return throw_at(info.Env(), failure->second, failure->first);
   auto proofs = Napi::Uint8Array::New(info.Env(), count);
   auto sizes = Napi::Float64Array::New(info.Env(), count), patched = Napi::Float64Array::New(info.Env(), count);
-  auto ctimes = Napi::BigInt64Array::New(info.Env(), count);
+  auto ctimes = Napi::BigInt64Array::New(info.Env(), count), atimes = Napi::BigInt64Array::New(info.Env(), count);
   for (uint32_t i = 0; i < count; ++i) {
-    LiveCopy& copy = LiveCopyObject::Unwrap(list.Get(i).As<Napi::Object>())->copy();
-    if (rehearse) {
-      if (auto bytes = copy.pending(); bytes.ok()) sizes[i] = static_cast<double>(*bytes);
-      continue;
-    }
-    auto settled = copy.settle(frozen, thread_buffers(), control);
-    if (!settled.ok()) return throw_at(info.Env(), settled.failure(), i);
-    proofs[i] = static_cast<uint8_t>(settled->proof);
-    sizes[i] = static_cast<double>(settled->size);
-    patched[i] = static_cast<double>(settled->patched);
-    ctimes[i] = static_cast<int64_t>(settled->ctime.tv_sec) * 1'000'000'000 + settled->ctime.tv_nsec;
+    const Settlement& settled = settlements[i];
+    proofs[i] = static_cast<uint8_t>(settled.proof);
+    sizes[i] = static_cast<double>(settled.size);
+    patched[i] = static_cast<double>(settled.patched);
+    ctimes[i] = nanoseconds(settled.ctime);
+    atimes[i] = nanoseconds(settled.atime);
   }
   auto result = Napi::Object::New(info.Env());
   result.Set("proofs", proofs);
   result.Set("sizes", sizes);
   result.Set("patched", patched);
   result.Set("ctimes", ctimes);
+  result.Set("atimes", atimes);
   return result;
 }
 
@@ -307,12 +341,19 @@ Napi::Value seal_all(const Napi::CallbackInfo& info) {
   auto from = info[0].As<Napi::Int32Array>(), to = info[1].As<Napi::Int32Array>();
   auto full = info[2].As<Napi::Uint8Array>();
   bool final = info[3].ToBoolean();
-  for (uint32_t i = 0; i < from.ElementLength(); ++i) {
-    Status status = full[i] != 0 ? copy_attributes(from[i], to[i]) : Status(Done{});
-    if (status.ok()) status = copy_times(from[i], to[i]);
-    if (!status.ok()) return throw_at(info.Env(), status.failure(), i);
-    if (final) copy_final_flags(from[i], to[i]);
-  }
+  const int32_t* sources = from.Data();
+  const int32_t* targets = to.Data();
+  const uint8_t* all = full.Data();
+  size_t count = from.ElementLength();
+  auto failure = first_failure(count, [&](size_t begin, size_t end, size_t& i) -> Status {
+    for (i = begin; i < end; ++i) {
+      if (all[i] != 0) FDMOVE_TRY(copy_attributes(sources[i], targets[i]));
+      FDMOVE_TRY(copy_times(sources[i], targets[i]));
+      if (final) copy_final_flags(sources[i], targets[i]);
+    }
+    return Done{};
+  });
+  if (failure) return throw_at(info.Env(), failure->second, failure->first);
   return info.Env().Undefined();
 }
 

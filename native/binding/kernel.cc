@@ -2,7 +2,6 @@
 // Thin calls that Node lacks: kcmp, pidfd_open, pidfd_getfd and their like.
 #include "binding/binding.h"
 
-#include "borrowed_fd.h"
 #include "direct_io.h"
 #include "fd_passing.h"
 #include "parts.h"
@@ -228,17 +227,6 @@ uint64_t number_after(const char* text, const char* key, int base) {
   return found == nullptr ? 0 : strtoull(found + strlen(key), nullptr, base);
 }
 
-/** The same of a regular file or directory, without O_CLOEXEC. False when it cannot be borrowed. */
-bool tell_borrowed(const FdLender& lender, int fd, int64_t* state) {
-  auto file = lender.look_at(fd);
-  if (!file) return false;
-  state[0] = static_cast<int64_t>(makedev(file->status.stx_dev_major, file->status.stx_dev_minor));
-  state[1] = static_cast<int64_t>(file->status.stx_ino);
-  state[2] = static_cast<int64_t>(file->flags);
-  state[3] = file->offset;
-  return true;
-}
-
 /** [dev, ino, flags, offset] of one fd, or four times -1. */
 void tell_state(int links, int infos, int fd, int64_t* state) {
   std::string name = std::to_string(fd);
@@ -255,9 +243,8 @@ void tell_state(int links, int infos, int fd, int64_t* state) {
 }
 
 /**
- * fdStates(pid, fds, borrow) -> BigInt64Array of [dev, ino, flags, offset] for each: flags as in fdinfo, with O_CLOEXEC. An
- * fd that cannot be read gives four times -1. With `borrow`, files and directories are asked by borrowed_fd.h, without
- * O_CLOEXEC.
+ * fdStates(tid, fds) -> BigInt64Array of [dev, ino, flags, offset] for each: flags as in fdinfo, with O_CLOEXEC. An fd that
+ * cannot be read gives four times -1.
  */
 Napi::Value fd_states(const Napi::CallbackInfo& info) {
   std::string task = "/proc/" + std::to_string(to_i64(info[0]));
@@ -267,13 +254,8 @@ Napi::Value fd_states(const Napi::CallbackInfo& info) {
   Napi::BigInt64Array states = Napi::BigInt64Array::New(info.Env(), fds.ElementLength() * 4);
   const int32_t* numbers = fds.Data();
   int64_t* told_of = states.Data();
-  std::optional<FdLender> lender;
-  if (info[2].ToBoolean()) lender.emplace(static_cast<pid_t>(to_i64(info[0])));
   in_parts(fds.ElementLength(), kFdsWorthAThread, [&](size_t, size_t begin, size_t end) {
-    for (size_t at = begin; at < end; at++) {
-      if (!lender || !tell_borrowed(*lender, numbers[at], told_of + at * 4))
-        tell_state(links, infos, numbers[at], told_of + at * 4);
-    }
+    for (size_t at = begin; at < end; at++) tell_state(links, infos, numbers[at], told_of + at * 4);
   });
   if (links != -1) close(links);
   if (infos != -1) close(infos);

@@ -15,6 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "directory_position.h"
 #include "inode_search.h"
 #include "metadata.h"
@@ -109,7 +110,8 @@ Napi::Value inode_of(Napi::Env env, const struct stat& status) {
   inode.Set("rdev", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_rdev)));
   inode.Set("size", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_size)));
   inode.Set("blocks", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_blocks)));
-  inode.Set("ctime", Napi::BigInt::New(env, static_cast<int64_t>(status.st_ctim.tv_sec) * 1'000'000'000 + status.st_ctim.tv_nsec));
+  inode.Set("ctime", Napi::BigInt::New(env, nanoseconds(status.st_ctim)));
+  inode.Set("atime", Napi::BigInt::New(env, nanoseconds(status.st_atim)));
   return inode;
 }
 
@@ -184,6 +186,11 @@ Napi::Value copy_times(const Napi::CallbackInfo& info) {
   return done(info.Env(), fdmove::copy_times(to_fd(info[0]), to_fd(info[1])));
 }
 
+/** hasFinalFlags(fd): sealAll() with `final` would set inode flags like those of this file. */
+Napi::Value has_final_flags(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), fdmove::has_final_flags(to_fd(info[0])));
+}
+
 Napi::Value copy_creation_flags(const Napi::CallbackInfo& info) {
   fdmove::copy_creation_flags(to_fd(info[0]), to_fd(info[1]));
   return info.Env().Undefined();
@@ -218,6 +225,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("watchDirectory", Napi::Function::New(env, watch_directory, "watchDirectory"));
   exports.Set("copyAttributes", Napi::Function::New(env, copy_attributes, "copyAttributes"));
   exports.Set("copyTimes", Napi::Function::New(env, copy_times, "copyTimes"));
+  exports.Set("hasFinalFlags", Napi::Function::New(env, has_final_flags, "hasFinalFlags"));
   exports.Set("copyCreationFlags", Napi::Function::New(env, copy_creation_flags, "copyCreationFlags"));
   exports.Set("copyFinalFlags", Napi::Function::New(env, copy_final_flags, "copyFinalFlags"));
   exports.Set("clearForbiddingFlags", Napi::Function::New(env, clear_forbidding_flags, "clearForbiddingFlags"));

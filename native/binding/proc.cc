@@ -8,8 +8,8 @@
 #include <memory>
 #include <thread>
 
-#include "borrowed_fd.h"
 #include "job_fingerprint.h"
+#include "locked_inodes.h"
 #include "parts.h"
 #include "proc_walk.h"
 #include "unix_sockets.h"
@@ -187,33 +187,75 @@ std::vector<WalkedProcess> walk_here(const Napi::Value& list, const WalkFilter& 
   return walked;
 }
 
-/** walkNow(pids, filter) -> { processes that hold anything or could not be read, fingerprints of just these }. Synchronous. */
+using Walked = std::vector<WalkedProcess>;
+
+/**
+ * walkNow(pids, filter) -> { processes that hold anything or could not be read, the fingerprint of just these, and the walk
+ * itself for fingerprint() }. Synchronous.
+ */
 Napi::Value walk_now(const Napi::CallbackInfo& info) {
-  std::vector<WalkedProcess> processes = walk_here(info[0], to_filter(info[1].As<Napi::Object>()));
-  Napi::Array list = Napi::Array::New(info.Env(), processes.size());
-  for (size_t i = 0; i < processes.size(); i++) list.Set(static_cast<uint32_t>(i), to_object(info.Env(), processes[i]));
-  Napi::Object walked = Napi::Object::New(info.Env());
-  walked.Set("processes", list);
-  walked.Set("fingerprint", Napi::BigInt::New(info.Env(), fingerprint(processes, true)));
-  walked.Set("quickFingerprint", Napi::BigInt::New(info.Env(), fingerprint(processes, false)));
-  return walked;
+  Napi::Env env = info.Env();
+  auto walked = std::make_unique<Walked>(walk_here(info[0], to_filter(info[1].As<Napi::Object>())));
+  Napi::Array list = Napi::Array::New(env, walked->size());
+  for (size_t i = 0; i < walked->size(); i++) list.Set(static_cast<uint32_t>(i), to_object(env, (*walked)[i]));
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("processes", list);
+  result.Set("fingerprint", Napi::BigInt::New(env, fingerprint(*walked)));
+  result.Set("walk", Napi::External<Walked>::New(env, walked.release(), [](Napi::Env, Walked* gone) { delete gone; }));
+  return result;
+}
+
+std::vector<int> to_ints(const Napi::Value& value) {
+  auto array = value.As<Napi::Int32Array>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+/** Those of `wanted` that an earlier walk kept of a thread's table. */
+VouchedFds vouched_fds(const Walked& walked, pid_t tid, std::vector<int> wanted, std::vector<int> listed) {
+  VouchedFds vouched{.tid = tid, .fds = {}, .listed = std::move(listed)};
+  std::sort(wanted.begin(), wanted.end());
+  for (const WalkedProcess& process : walked)
+    for (const WalkedTask& task : process.tasks)
+      if (task.tid == tid)
+        for (const OpenFd& open : task.fds)
+          if (std::binary_search(wanted.begin(), wanted.end(), open.fd)) vouched.fds.push_back(&open);
+  std::sort(vouched.fds.begin(), vouched.fds.end(), [](const OpenFd* one, const OpenFd* other) { return one->fd < other->fd; });
+  return vouched;
 }
 
 /**
- * fingerprint(pids, filter, likely or undefined) -> the fingerprint that walkNow() would tell, or with `likely` the quick
- * one. Synchronous, for processes that stand still.
+ * fingerprint(pids, filter, walk, vouched) -> the fingerprint that walkNow() would tell. Synchronous, for processes that stand
+ * still. What `walk` saw of vouched fds, { tid, fds, listed }, is taken for true where their names are what they were.
  */
 Napi::Value fingerprint_of(const Napi::CallbackInfo& info) {
-  bool quick = info[2].IsTypedArray();
   WalkFilter filter = to_filter(info[1].As<Napi::Object>());
-  auto locked = quick ? locked_inodes() : std::nullopt;
+  auto tables = info[3].IsArray() ? info[3].As<Napi::Array>() : Napi::Array::New(info.Env());
+  auto locked = info[2].IsExternal() && tables.Length() > 0 ? locked_inodes() : std::nullopt;
   if (locked) {
-    auto likely = info[2].As<Napi::Int32Array>();
-    filter.likely.assign(likely.Data(), likely.Data() + likely.ElementLength());
-    std::sort(filter.likely.begin(), filter.likely.end());
+    const Walked& walked = *info[2].As<Napi::External<Walked>>().Data();
+    for (uint32_t at = 0; at < tables.Length(); at++) {
+      auto table = tables.Get(at).As<Napi::Object>();
+      pid_t tid = static_cast<pid_t>(to_i64(table.Get("tid")));
+      filter.vouched.push_back(vouched_fds(walked, tid, to_ints(table.Get("fds")), to_ints(table.Get("listed"))));
+    }
     filter.locked = std::move(*locked);
   }
-  return Napi::BigInt::New(info.Env(), fingerprint(walk_here(info[0], filter), !quick));
+  return Napi::BigInt::New(info.Env(), fingerprint(walk_here(info[0], filter)));
+}
+
+/** expectLockedFiles(): fingerprint() with a walk, which asks for locks, is quick for some milliseconds. */
+Napi::Value expect_locked_files(const Napi::CallbackInfo& info) {
+  expect_locked_inodes();
+  return info.Env().Undefined();
+}
+
+/** listFds(tid) -> Int32Array, of a thread that stands still. */
+Napi::Value list_fds_of(const Napi::CallbackInfo& info) {
+  auto numbers = list_fds(static_cast<pid_t>(to_i64(info[0])));
+  if (!numbers.ok()) return throw_failure(info.Env(), numbers.failure());
+  auto list = Napi::Int32Array::New(info.Env(), numbers->size());
+  std::copy(numbers->begin(), numbers->end(), list.Data());
+  return list;
 }
 
 /** walkTask(pid, tid) -> one thread, everything kept. Synchronous: for a process that stands still. */
@@ -263,6 +305,8 @@ void register_proc(Napi::Env env, Napi::Object exports) {
   exports.Set("startWalk", Napi::Function::New(env, start_walk, "startWalk"));
   exports.Set("walkNow", Napi::Function::New(env, walk_now, "walkNow"));
   exports.Set("fingerprint", Napi::Function::New(env, fingerprint_of, "fingerprint"));
+  exports.Set("expectLockedFiles", Napi::Function::New(env, expect_locked_files, "expectLockedFiles"));
+  exports.Set("listFds", Napi::Function::New(env, list_fds_of, "listFds"));
   exports.Set("walkTask", Napi::Function::New(env, walk_one_task, "walkTask"));
   exports.Set("unixSockets", Napi::Function::New(env, list_unix_sockets, "unixSockets"));
   exports.Set("listProcesses", Napi::Function::New(env, list_all_processes, "listProcesses"));

@@ -3,11 +3,13 @@
 #include "binding/binding.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "fd_passing.h"
@@ -102,6 +104,10 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::load_many>("loadMany"),
                            InstanceMethod<&Session::run>("run"),
                            InstanceMethod<&Session::run_many>("runMany"),
+                           InstanceMethod<&Session::run_ahead>("runAhead"),
+                           InstanceMethod<&Session::catch_up>("catchUp"),
+                           InstanceMethod<&Session::begin_look>("beginLook"),
+                           InstanceMethod<&Session::first_difference>("firstDifference"),
                            InstanceMethod<&Session::inject>("inject"),
                            InstanceMethod<&Session::notes>("notes"),
                            InstanceMethod<&Session::read_datum>("readDatum"),
@@ -184,6 +190,12 @@ class Session : public Napi::ObjectWrap<Session> {
     for (uint32_t index = 0; index < data.Length(); index++) program->data.push_back(to_datum(data.Get(index).As<Napi::Object>()));
     if (object.Get("point").IsNumber()) program->point = to_u64(object.Get("point"));
     if (object.Get("room").IsNumber()) program->room = to_u64(object.Get("room"));
+    if (object.Get("looks").IsTypedArray()) {
+      auto looks = object.Get("looks").As<Napi::Int32Array>();
+      program->looks.assign(looks.Data(), looks.Data() + looks.ElementLength());
+    }
+    Status ready = ProgramRunner::make_ready(*program, programs_.size(), injecting_);
+    if (!ready.ok()) return throw_failure(info.Env(), ready.failure());
     programs_.push_back(std::move(program));
     return Napi::Number::New(info.Env(), static_cast<double>(programs_.size() - 1));
   }
@@ -245,8 +257,6 @@ class Session : public Napi::ObjectWrap<Session> {
     Deadline end = deadline(info[2]);
     std::optional<Failure> first;
     Napi::Array outcomes = Napi::Array::New(env, tids.ElementLength());
-    // So many at a time: a batch waits for its tracer only some seconds before it takes the tracer for dead.
-    constexpr size_t kAtATime = 16;
     for (size_t from = 0; from < tids.ElementLength() && !first; from += kAtATime) {
       std::vector<ProgramRunner*> begun;
       for (size_t at = from; at < std::min(from + kAtATime, tids.ElementLength()) && !first; at++) {
@@ -265,6 +275,90 @@ class Session : public Napi::ObjectWrap<Session> {
     }
     if (first) return throw_failure(env, *first);
     return outcomes;
+  }
+
+  /**
+   * runAhead(tids, ends, deadlineUs) -> Uint8Array, 1 for each program that now looks at the fds that it names and then runs up
+   * to its end, while the caller does other things. Only batches do, and only as many as their patience allows; if there
+   * are none, or more, nothing was begun.
+   */
+  Napi::Value run_ahead(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>();
+    auto ends = info[1].As<Napi::Int32Array>();
+    auto looking = Napi::Uint8Array::New(info.Env(), tids.ElementLength());
+    std::vector<ProgramRunner*> on;
+    for (size_t at = 0; at < tids.ElementLength(); at++) {
+      on.push_back(runner(tids[at]));
+      if (on[at] == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "runAhead", Side::kTracer, tids[at]});
+    }
+    auto lookers = std::count_if(on.begin(), on.end(), [](const ProgramRunner* one) { return one->can_look(); });
+    if (lookers == 0 || static_cast<size_t>(lookers) > kAtATime) return looking;
+    for (size_t at = 0; at < on.size(); at++) {
+      looking[at] = on[at]->can_look() ? 1 : 0;
+      Status begun = on[at]->begin(static_cast<size_t>(ends[at]), deadline(info[2]), looking[at] != 0);
+      if (!begun.ok()) return throw_failure(info.Env(), begun.failure());
+    }
+    return looking;
+  }
+
+  /** catchUp(tids, deadlineUs) -> outcomes of what runAhead() began; what is no batch runs now. */
+  Napi::Value catch_up(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>();
+    std::vector<ProgramRunner*> begun;
+    for (size_t at = 0; at < tids.ElementLength(); at++) begun.push_back(runner(tids[at]));
+    auto completed = ProgramRunner::complete_all(begun, deadline(info[1]));
+    if (!completed.ok()) return throw_failure(info.Env(), completed.failure());
+    Napi::Array outcomes = Napi::Array::New(info.Env(), begun.size());
+    for (uint32_t at = 0; at < begun.size(); at++) outcomes.Set(at, to_object(info.Env(), (*completed)[at]));
+    return outcomes;
+  }
+
+  /** beginLook(tid) -> whether the thread now looks at the fds that its program names: only a batch can. */
+  Napi::Value begin_look(const Napi::CallbackInfo& info) {
+    ProgramRunner* on = runner(static_cast<pid_t>(to_i64(info[0])));
+    bool can = on != nullptr && on->can_look();
+    if (can)
+      if (Status begun = on->begin_look(); !begun.ok()) return throw_failure(info.Env(), begun.failure());
+    return Napi::Boolean::New(info.Env(), can);
+  }
+
+  /**
+   * firstDifference(tid, expected, flags, deadlineUs) -> the first number of `expected` that the look of this thread, which is
+   * waited for, does not bear out; -1 when it bears out all. Of each fd: device, inode, mode, links, flags of the description
+   * among `flags`, close-on-exec, offset, whether anybody is signalled; -1 where anything will do.
+   */
+  Napi::Value first_difference(const Napi::CallbackInfo& info) {
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    auto expected = info[1].As<Napi::BigInt64Array>();
+    int64_t mask = to_i64(info[2]);
+    ProgramRunner* on = runner(tid);
+    if (on == nullptr || !on->can_look()) return throw_failure(info.Env(), Failure{ESRCH, "look", Side::kTracer, tid});
+    auto looks = on->looks(deadline(info[3]));
+    if (!looks.ok()) return throw_failure(info.Env(), looks.failure());
+    const int64_t* wanted = expected.Data();
+    size_t at = 0;
+    for (const BatchLook& look : *looks) {
+      for (int64_t found : numbers_of(look, mask)) {
+        if (at == expected.ElementLength()) return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "more fds than numbers"));
+        if (wanted[at] != -1 && wanted[at] != found) return Napi::Number::New(info.Env(), static_cast<double>(at));
+        at++;
+      }
+    }
+    return Napi::Number::New(info.Env(), -1);
+  }
+
+  static std::array<int64_t, 8> numbers_of(const BatchLook& look, int64_t mask) {
+    constexpr int64_t kNone = -2;
+    bool asked = look.asked == 0;
+    bool signalled = (look.owned == 0 && look.owner.pid != 0) || look.signal > 0;
+    return {asked ? static_cast<int64_t>(makedev(look.status.stx_dev_major, look.status.stx_dev_minor)) : kNone,
+            asked ? static_cast<int64_t>(look.status.stx_ino) : kNone,
+            look.status.stx_mode,
+            look.status.stx_nlink,
+            look.flags < 0 ? kNone : look.flags & mask,
+            look.cloexec,
+            look.offset,
+            signalled ? 1 : 0};
   }
 
   /** inject('step' | 'batch' | 'auto'): how programs run that are loaded from now on. */
@@ -452,6 +546,9 @@ class Session : public Napi::ObjectWrap<Session> {
     for (uint32_t index = 0; index < list.Length(); index++) fds.push_back(static_cast<int>(to_i64(list.Get(index))));
     return finished(info.Env(), fdmove::send_fds(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])), fds));
   }
+
+  /** So many run at a time: a batch waits for its tracer only some seconds before it takes the tracer for dead. */
+  static constexpr size_t kAtATime = 16;
 
   FaultInjector faults_;
   Injecting injecting_;

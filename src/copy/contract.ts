@@ -85,9 +85,10 @@ export type Destination = {
   refresh(): Promise<Estimate>
   /**
    * SYNCHRONOUS, job frozen: makes every staged file equal to OLD as it is now, proves it, and makes durable what it
-   * patched. Throws ERR_FDMOVE_MAX_PAUSE before `deadlineUs` (CLOCK_MONOTONIC, microseconds: process.hrtime) passes.
+   * patched. Throws ERR_FDMOVE_MAX_PAUSE before `deadlineUs` (CLOCK_MONOTONIC, microseconds: process.hrtime) passes. What
+   * became of each file is told when it is asked, after the pause.
    */
-  settle(deadlineUs: number): readonly SettledFile[]
+  settle(deadlineUs: number): () => readonly SettledFile[]
   /** SYNCHRONOUS: an inode that appeared after prepare(). Copied and published at once; settle() still has to follow. */
   settleNew(source: CopySource, deadlineUs?: number): Staged
   /** SYNCHRONOUS: the trees of `withTree` become what OLD has now, before the job's own names are set. In the pause up to the deadline. */

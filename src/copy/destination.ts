@@ -17,6 +17,9 @@ import { openTree, type Tree } from './tree.js'
 
 /** As native/live_copy.h numbers them. */
 const proofs = ['unchanged', 'append-only', 'dirty-log', 'compared', 'cloned'] as const satisfies readonly Proof[]
+const unchanged = proofs.indexOf('unchanged')
+
+type Copied = Item & { readonly copy: LiveCopy }
 
 /** Up to here comparing in the pause costs less than a dirty log. */
 const smallFile = 512n << 10n
@@ -149,51 +152,62 @@ export function openDestination(options: DestinationOptions): Destination {
     return copyFailure(error, list[(error as { index?: number }).index ?? -1] ?? options.to)
   }
 
-  /** Of `list`, in its order. */
+  /** Yields what became of each, in the order of `list`, to be asked when there is time. */
   function settleItems(
     list: readonly Item[],
     deadlineUs: number,
     mode: 'frozen' | 'running' | 'rehearse',
-  ): SettledFile[] {
-    const withData = list.filter(({ copy }) => copy !== null)
-    const copies = withData.map(({ copy }) => copy!)
+  ): () => SettledFile[] {
+    const copied = list.filter((item): item is Copied => item.copy !== null)
     let outcome: ReturnType<typeof native.settleAll>
     try {
-      outcome = native.settleAll(copies, Math.round(deadlineUs), mode)
+      outcome = native.settleAll(
+        copied.map(({ copy }) => copy),
+        Math.round(deadlineUs),
+        mode,
+      )
     } catch (error) {
-      const names = withData.map(({ staged }) => displayed(staged.source))
+      const names = copied.map(({ staged }) => displayed(staged.source))
       throw failureIn(error, names)
     }
+    if (mode !== 'rehearse') noteSealed(copied, outcome)
+    return () => {
+      let index = 0
+      return list.map(({ staged, copy }): SettledFile => {
+        const { key } = staged.source
+        if (copy === null) return { key, bytes: 0n, copiedRunning: 0, copiedPaused: 0, proof: 'none' }
+        const proof = proofs[outcome.proofs[index]!]!
+        const bytes = BigInt(outcome.sizes[index]!)
+        const copiedPaused = outcome.patched[index++]!
+        return { key, bytes, copiedRunning: copy.copied, copiedPaused, proof }
+      })
+    }
+  }
+
+  /** What has been written now is made durable, and of the rest it is noted how much of it is as it was. */
+  function noteSealed(copied: readonly Copied[], outcome: ReturnType<typeof native.settleAll>): void {
     const unsynced: number[] = []
-    let index = 0
-    const settled = list.map(({ staged, copy }, at): SettledFile => {
-      const { key } = staged.source
-      if (copy === null) return { key, bytes: 0n, copiedRunning: 0, copiedPaused: 0, proof: 'none' }
-      const proof = proofs[outcome.proofs[index]!]!
-      const copiedPaused = outcome.patched[index]!
-      const bytes = BigInt(outcome.sizes[index]!)
-      const ctime = outcome.ctimes[index]!
-      index++
-      if (mode === 'rehearse') return { key, bytes, copiedRunning: 0, copiedPaused: 0, proof }
-      const item = list[at]!
-      const { attributesAt } = item
-      const isAsWritten = copiedPaused === 0 && proof === 'unchanged' && copy.copied === attributesAt.written
-      item.sealed = isAsWritten && ctime === attributesAt.ctime
-      if (copiedPaused > 0) unsynced.push(staged.fd)
-      return { key, bytes, copiedRunning: copy.copied, copiedPaused, proof }
-    })
+    for (const [index, item] of copied.entries()) {
+      const { attributesAt, copy, staged } = item
+      item.sealed =
+        outcome.patched[index] === 0 &&
+        outcome.proofs[index] === unchanged &&
+        copy.copied === attributesAt.written &&
+        outcome.ctimes[index] === attributesAt.ctime
+      if (item.sealed && outcome.atimes[index] === attributesAt.atime && !attributesAt.flagged) item.sealed = 'wholly'
+      if (outcome.patched[index]! > 0) unsynced.push(staged.fd)
+    }
     native.syncFiles(unsynced)
-    return settled
   }
 
   /** Attributes and times as OLD has them; what an unchanged ctime vouches for is left out. */
   function sealItems(list: readonly Item[], all: boolean, final: boolean): void {
-    const ours = list.filter(({ staged }) => !staged.foreign)
+    const ours = list.filter(({ staged, sealed }) => !staged.foreign && (all || sealed !== 'wholly'))
     const sealing = ours.map(({ staged, sealed }) => ({
       from: staged.source.fd,
       to: staged.fd,
-      full: all || !sealed,
-      what: displayed(staged.source),
+      full: all || sealed === false,
+      what: () => displayed(staged.source),
     }))
     sealEach(sealing, final)
   }
@@ -208,7 +222,7 @@ export function openDestination(options: DestinationOptions): Destination {
       from: old,
       to: directory.fd,
       full: isFull(directory),
-      what: join(options.to, directory.path),
+      what: () => join(options.to, directory.path),
     }))
     sealEach(final ? sealing : sealing.filter(({ full }) => full), final)
   }
@@ -218,7 +232,7 @@ export function openDestination(options: DestinationOptions): Destination {
       readonly from: number
       readonly to: number
       readonly full: boolean
-      readonly what: Buffer | string
+      readonly what: () => Buffer | string
     }[],
     final: boolean,
   ): void {
@@ -232,7 +246,7 @@ export function openDestination(options: DestinationOptions): Destination {
     } catch (error) {
       throw failureIn(
         error,
-        list.map(({ what }) => what),
+        list.map(({ what }) => what()),
       )
     }
   }

@@ -15,13 +15,18 @@ export type Item = {
   readonly staged: StagedInode
   readonly result: Staged
   readonly copy: LiveCopy | null
-  /** Neither data nor attributes of OLD changed since they were copied. */
-  sealed: boolean
+  /** Neither data nor attributes of OLD changed since they were copied; `wholly`, if not even its times did. */
+  sealed: boolean | 'wholly'
   /**
-   * What had been written when the attributes were copied (each write may drop some: set-id bits, capabilities), and the last
-   * change of OLD before that.
+   * What had been written when the attributes were copied (each write may drop some: set-id bits, capabilities), the last
+   * change of OLD before that, its last access, and whether flags are left to be copied at last.
    */
-  attributesAt: { readonly written: number; readonly ctime: bigint }
+  attributesAt: {
+    readonly written: number
+    readonly ctime: bigint
+    readonly atime: bigint
+    readonly flagged: boolean
+  }
 }
 
 export class Items {
@@ -80,7 +85,13 @@ export class Items {
       const allowed = { ...writersOf(source), leased: source.leased ?? false }
       copy = new native.LiveCopy(source.fd, staged.fd, { ...allowed, patch: !staged.foreign })
     }
-    const item: Item = { staged, result, copy, sealed: false, attributesAt: { written: 0, ctime: untold } }
+    const item: Item = {
+      staged,
+      result,
+      copy,
+      sealed: false,
+      attributesAt: { written: 0, ctime: untold, atime: 0n, flagged: true },
+    }
     this.#set(item)
     return item
   }
@@ -208,7 +219,10 @@ export class Items {
 /** Before its attributes are copied: what is needed to know later whether they have to be copied again. */
 export function noteAttributes(item: Item): void {
   if (item.copy === null) return
-  item.attributesAt = { written: item.copy.copied, ctime: lastChange(native.inodeOf(item.staged.source.fd)) }
+  const { fd } = item.staged.source
+  const inode = native.inodeOf(fd)
+  const ctime = lastChange(inode)
+  item.attributesAt = { written: item.copy.copied, ctime, atime: inode.atime, flagged: native.hasFinalFlags(fd) }
 }
 
 export function writersOf(source: CopySource) {

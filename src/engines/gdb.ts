@@ -299,6 +299,10 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     readDatum: none('hand descriptions to a process'),
     queuedBytes: none('move inotify watches'),
     readQueued: none('move inotify watches'),
+    runAhead: (tids) => new Uint8Array(tids.length), // gdb waits for each call
+    catchUp: none('run programs beside others'),
+    beginLook: () => false,
+    firstDifference: none('look at many fds'),
     runTaskWork: none('wait for requests of io_uring'),
   }
 }

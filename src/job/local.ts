@@ -9,7 +9,7 @@ const plain: ReadonlySet<number> = new Set([
   0x01021994, // tmpfs
 ])
 
-/** Whether files there may be looked at by borrowing a description of them: native/borrowed_fd.h. */
+/** Whether files there may be asked about, and descriptions of them borrowed and closed again: nobody waits for a server. */
 export function isLocal(path: Buffer): boolean {
   try {
     return plain.has(statfsSync(path).type)

@@ -2,7 +2,7 @@
 // From the walk over /proc to a JobSnapshot.
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
-import { native, type WalkFilter } from '../native.js'
+import { native, type Vouched, type WalkFilter } from '../native.js'
 import { parseStat, parseStatus } from '../proc/index.js'
 import type { MountTable } from '../scan/mount-table.js'
 import { listPopulation, mountsById, readMountTables } from '../scan/namespaces.js'
@@ -38,13 +38,13 @@ export type JobReader = {
   read(pids: readonly number[], moment?: Moment): JobSnapshot
   /** The storage's, as mountinfo names it. */
   readonly fileSystem: string
-  /** Whether what is held of the storage may be looked at quickly: native/borrowed_fd.h. */
-  readonly quick: boolean
+  /** Whether the job may be asked about what it holds: no question has to wait for a server. */
+  readonly local: boolean
   /**
-   * The fingerprint that a snapshot of these processes, which stand still, would have now; where fds are named that are
-   * likely to be held still, the quick one.
+   * The fingerprint that a snapshot of these processes, which stand still, would have now. Fds that are vouched for are taken
+   * to be as `before` has them, but for their names.
    */
-  fingerprint(pids: readonly number[], likely?: Int32Array): bigint
+  fingerprint(pids: readonly number[], before: JobSnapshot, vouched: readonly Vouched[]): bigint
   /** Which of these processes hold anything of the storage; one that may not be read is left out. */
   holders(pids: readonly number[]): number[]
   /** The walk itself, for questions about processes outside the job. */
@@ -81,8 +81,8 @@ export function createJobReader(from: Buffer): JobReader {
       }
     },
     fileSystem: storage.mount.type,
-    quick: isLocal(storage.path),
-    fingerprint: (pids, likely) => native.fingerprint(Int32Array.from(pids), filter, likely),
+    local: isLocal(storage.path),
+    fingerprint: (pids, { walk }, vouched) => native.fingerprint(Int32Array.from(pids), filter, walk, vouched),
     holders: (pids) =>
       walk(pids)
         .filter(holdsAnything)
@@ -103,14 +103,14 @@ export function createJobReader(from: Buffer): JobReader {
   }
 
   function readOnce(pids: readonly number[]): JobSnapshot {
-    const { processes, ...fingerprints } = look(pids)
+    const { processes, ...made } = look(pids)
     const walked = processes.map(unpackProcess)
     for (const { pid, error, at } of walked)
       if (error !== undefined)
         throw new FdmoveError('ERR_FDMOVE_PERMISSION', `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`, {
           pid,
         })
-    return digest(walked, fingerprints)
+    return digest(walked, made)
   }
 
   function holdsAnything({ error, tasks, maps }: WalkedProcess): boolean {
@@ -127,10 +127,7 @@ export function createJobReader(from: Buffer): JobReader {
     )
   }
 
-  function digest(
-    walked: readonly WalkedProcess[],
-    fingerprints: Pick<JobSnapshot, 'fingerprint' | 'quickFingerprint'>,
-  ): JobSnapshot {
+  function digest(walked: readonly WalkedProcess[], made: Pick<JobSnapshot, 'fingerprint' | 'walk'>): JobSnapshot {
     const processes = withMemory(walked.flatMap((one) => jobProcess(one) ?? []))
     const alive = new Map(processes.map((one) => [one.pid, one]))
     const tasks = walked
@@ -175,7 +172,7 @@ export function createJobReader(from: Buffer): JobReader {
     })
     const sharing = { tids, files, fs }
     const { tables, obstacles: unreachable } = withRegistrations(numberDescriptions(read))
-    return { ...fingerprints, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
+    return { ...made, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
   }
 
   /** Undefined when it has ended. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a job holds, at one moment: the input of planning. Plain data; read-job.ts makes it.
+import type { Walk } from '../native.js'
 import { isDirectory } from '../plan/inode-kind.js'
 import type { FileLock, Mapping } from '../proc/index.js'
 
@@ -140,8 +141,8 @@ export type HeldMapping = {
 export type JobSnapshot = {
   /** One number for all that a plan depends on, made of the same look as the rest: the same number, the same plan. */
   readonly fingerprint: bigint
-  /** The same without close-on-exec of files and directories: a quick look does not see it. */
-  readonly quickFingerprint: bigint
+  /** That look, for the addon. */
+  readonly walk?: Walk
   /** Which of these threads have one fd table, one working directory: index of the first that has the same. */
   readonly sharing: { readonly tids: Int32Array; readonly files: Int32Array; readonly fs: Int32Array }
   readonly processes: readonly JobProcess[]

@@ -65,8 +65,6 @@ export type CompileOptions = {
   readonly pathOf: (key: string) => Buffer | undefined
   /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
   readonly openedByTracer: ReadonlySet<number>
-  /** The programs look at close-on-exec of files and directories themselves, before and after: nobody else does. */
-  readonly quick: boolean
 }
 
 const EPOLL_CTL_ADD = 1
@@ -75,7 +73,6 @@ const RLIMIT_NOFILE = 7
 const F_SETLK = 6
 const F_SETLEASE = 1024
 const F_GETFD = 1
-const FD_CLOEXEC = 1
 const F_SETFL = 4
 const SEEK_SET = 0
 const SEEK_CUR = 1
@@ -128,11 +125,6 @@ function compileUnit(
   // dup3 over an fd drops these locks on the old file, and so does closing any fd on it: undone before all, taken back last.
   for (const { fd, lock } of processLocks)
     builder.add('fcntl', [fd, F_GETFD], { undo: { syscall: 'fcntl', args: [fd, F_SETLK, { data: lock }] } })
-  const looksItself = ({ inode }: Description) => options.quick && inode !== undefined && hasOffset(inode.mode)
-  for (const { members } of own.filter(looksItself))
-    for (const { tid, fd, cloexec } of members)
-      if (tid === unit.tid)
-        builder.add('fcntl', [fd, F_GETFD], { expect: { equals: cloexec ? FD_CLOEXEC : 0 }, asPlanned: true })
   const limit = raiseLimit(builder, unit, temporariesOf(own.length))
   for (const description of own) {
     if (description.owner.tid !== unit.tid || !opensItself(description, units, options)) {
@@ -201,8 +193,6 @@ function compileUnit(
         expect: { equals: fd },
         undo: { syscall: 'dup3', args: [old, fd, flags] },
       })
-      if (looksItself(description))
-        builder.add('fcntl', [fd, F_GETFD], { expect: { equals: cloexec ? FD_CLOEXEC : 0 } })
     }
     // At once, so that the table need not hold two more for each: one that grows while threads share it takes 10 ms.
     if (description.role !== 'mapped-before') closeTemporary(id)

@@ -67,8 +67,6 @@ export type Operation = {
   readonly expect: Expectation
   /** What takes the operation back, run in reverse order when a later step fails. Values are taken when it succeeds. */
   readonly undo?: Undo | readonly Undo[]
-  /** Another result than expected means that the job is not as it was when the program was planned. */
-  readonly asPlanned?: true
   /** For people: what it is for, e.g. the path that the fd leads to. */
   readonly note?: string
 }
@@ -87,4 +85,6 @@ export type Program = {
   readonly data: readonly Datum[]
   /** The fd table has to hold numbers up to this one. */
   readonly room?: number
+  /** Fds that the job is asked about itself; native/batch.h. */
+  readonly looks?: Int32Array
 }

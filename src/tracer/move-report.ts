@@ -94,7 +94,7 @@ export function report(
         },
       }
     }),
-    files: settled
+    files: settled()
       .filter(({ key }) => inodes.get(key)?.kind === 'file')
       .map(({ key, bytes, copiedRunning, copiedPaused, proof }) => {
         const name = inodes.get(key)?.names[0]

@@ -5,13 +5,14 @@ import { FdmoveError } from '../errors.js'
 import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.js'
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
-import type { Session } from '../native.js'
+import type { Session, Vouched } from '../native.js'
 import { compileJob, phases, type UnitProgram } from '../plan/compile.js'
-import { isPollable } from '../plan/inode-kind.js'
-import type { JobPlan } from '../plan/job-plan.js'
+import { isDirectory, isPollable } from '../plan/inode-kind.js'
+import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
-import { isSharedAsBefore, isSignalledAsBefore } from './verify.js'
+import { type Expected, expectedBefore } from './looks.js'
+import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
 
 /** A plan with its programs, made before the freeze and used if the job has not changed shape since. */
 export type Prepared = {
@@ -20,12 +21,20 @@ export type Prepared = {
   readonly programs: readonly UnitProgram[]
   /** The programs as the session has taken them in, in the same order. */
   readonly numbers: readonly number[]
-  /** There are so many fds that they are looked at quickly; the programs see to what that does not tell. */
-  readonly quick: boolean
+  /** What the job tells of its fds while it is as planned, where it is asked. */
+  readonly before: readonly Expected[]
+  /** The programs may open files at NEW before it is known whether the job is as planned: run-ahead.ts. */
+  readonly mayRunAhead: boolean
+  /** Fds of one inode, where there are several: whether they share a description has to be asked. */
+  readonly alike: readonly (readonly Member[])[]
   /** Requests that go on without the threads. */
   readonly io: readonly AsynchronousIo[]
-  /** The job had given up nothing before it could be copied. */
-  readonly complete: boolean
+  /** Those descriptions of the plan that need more than the rest: directories, and inotify instances that watch. */
+  readonly directories: readonly Description[]
+  readonly watchers: readonly Description[]
+  readonly inTheWay: ReadonlySet<string> | undefined
+  /** A plan that holds for as long as the fingerprint does. */
+  readonly steady: boolean
 }
 
 /** What preparing and switching work with. */
@@ -38,52 +47,74 @@ export type SwitchTools = {
   readonly staged: ReadonlyMap<string, Staged>
   /** Our fds on the inodes of OLD. */
   readonly sources: ReadonlyMap<string, number>
-  /** OLD and NEW are such that fds may be borrowed, and calls in the job are quick: native/borrowed_fd.h. */
-  readonly mayBorrow: boolean
+  /** The job may be asked about its fds: OLD and NEW are local, and calls in the job are quick. */
+  readonly mayAsk: boolean
 }
 
-/** From so many fds on borrowing them is worth two more calls for each. */
-const worthBorrowing = 48
-
 export function prepare(
-  { session, reader, staged, mayBorrow }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayBorrow'>,
+  { session, reader, staged, mayAsk }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayAsk'>,
   snapshot: JobSnapshot,
   io: readonly AsynchronousIo[] = findAsynchronousIo(reader.fileSystem, snapshot).io,
   openedByTracer: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
-  const quick = mayBorrow && heldFds(snapshot).length >= worthBorrowing
-  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, quick })
+  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer })
+  const before = mayAsk ? expectedBefore(plan) : []
+  const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))
   const point = phases.indexOf('commit')
-  const numbers = programs.map(({ program, ends }) => session.compile({ ...program, point: ends[point]! }))
-  const complete = plan.inodes.every(({ key }) => staged.has(key))
-  return { snapshot, plan, programs, numbers, quick, io, complete }
+  const numbers = programs.map(({ unit, program, ends }) => {
+    const asks = looks.get(unit.tid)
+    return session.compile({ ...program, point: ends[point]!, ...(asks === undefined ? {} : { looks: asks }) })
+  })
+  const steady = isSteady(plan, staged)
+  const mayRunAhead = mayAsk && steady && io.length === 0 && isAlone(programs)
+  const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
+  const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
+  const special = { directories, watchers, inTheWay: inTheWay(plan), alike: alikeIn(snapshot) }
+  return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, steady }
 }
 
-function heldFds({ tables }: JobSnapshot): number[] {
-  return tables.flatMap(({ held }) => held.map(({ fd }) => fd))
+/**
+ * The files that must not be open for writing here when the job goes on: where it watches or maps or leases any, all of
+ * them (undefined), else those that it may execute (ETXTBSY).
+ */
+function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | undefined {
+  const leased = descriptions.some(({ locks }) => locks.some(({ kind }) => kind === 'lease'))
+  if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return undefined
+  const executable = descriptions.filter(({ inode }) => inode !== undefined && (inode.mode & 0o111) !== 0)
+  return new Set(executable.map(({ inode }) => inode!.key))
+}
+
+function isSteady({ inodes, descriptions, remaps }: JobPlan, staged: ReadonlyMap<string, Staged>): boolean {
+  // What the job gave up before it could be copied is not staged.
+  if (!inodes.every(({ key }) => staged.has(key))) return false
+  // What epoll watches and the flags of a mapping are in no fingerprint.
+  return remaps.length === 0 && !descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))
+}
+
+/** Where nothing is handed over, nothing is to be done between the phases up to `set`. */
+export function isAlone(programs: readonly UnitProgram[]): boolean {
+  return programs.every(({ channel }) => channel === undefined)
 }
 
 export function pathOf(staged: ReadonlyMap<string, Staged>): (key: string) => Buffer | undefined {
   return (key) => staged.get(key)?.path ?? undefined
 }
 
-/** Whether the job holds what it held when the programs were made. */
+/** Whether the job holds what it held when the programs were made, but for what is vouched for. */
 export function isAsPrepared(
   reader: JobReader,
-  { snapshot, plan, quick, complete }: Prepared,
+  { snapshot, steady, alike }: Prepared,
   pids: readonly number[],
+  vouched: readonly Vouched[] = [],
 ): boolean {
-  if (!complete) return false
-  // What epoll watches and the flags of a mapping are in no fingerprint.
-  if (plan.descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))) return false
-  if (plan.remaps.length > 0) return false
-  const same = quick
-    ? snapshot.quickFingerprint === reader.fingerprint(pids, Int32Array.from(heldFds(snapshot)))
-    : snapshot.fingerprint === reader.fingerprint(pids)
-  // Asking about signals borrows fds; the quick look has done so already.
-  const unsignalled = quick || !reader.quick || isSignalledAsBefore(snapshot)
-  return same && unsignalled && isSharedAsBefore(snapshot)
+  return (
+    steady &&
+    snapshot.fingerprint === reader.fingerprint(pids, snapshot, vouched) &&
+    (!reader.local || isSignalledAsBefore(snapshot, vouched)) && // asking that borrows fds
+    areTablesShared(snapshot) &&
+    alike.every(areGrouped)
+  )
 }
 
 /** A plan and programs for what the job holds now that it stands. Throws when it cannot be moved like that. */

@@ -14,7 +14,7 @@ import { planJob } from '../plan/plan-job.js'
 import { reserveManifest } from '../report/manifest.js'
 import type { MoveResult } from '../report/result.js'
 import { keepProcessorsAwake } from './awake.js'
-import { collectGarbage } from './garbage.js'
+import { collectGarbage, collectGarbageInPeace } from './garbage.js'
 import { prepareLeave } from './leave.js'
 import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
 import { nothingToMove, report } from './move-report.js'
@@ -110,15 +110,15 @@ async function moveWith(
     destination.publish()
     const stage = (plan: JobPlan, deadlineUs: number | null) =>
       stageMore(plan, { destination, staged, opened, deadlineUs })
-    const mayBorrow = limits.cheapCalls && job.reader.quick && isLocal(job.to.path)
+    const mayAsk = limits.cheapCalls && job.reader.local && isLocal(job.to.path)
     const { pids, prepared, newcomers } = rehearse(request, job, stage, {
       session,
       reader: job.reader,
       staged,
-      mayBorrow,
+      mayAsk,
     })
     // Last of all: what the job writes from here on is what the pause has to copy.
-    collectGarbage()
+    await collectGarbageInPeace()
     const { estimatedUs: estimatedSettleUs } = await destination.refresh()
     signal.throwIfAborted()
     sleepAgain = keepProcessorsAwake()
@@ -132,7 +132,7 @@ async function moveWith(
       pids,
       newcomers,
       stageMore: stage,
-      mayBorrow,
+      mayAsk,
       leave,
       maxPauseUs: request.maxPauseUs ?? limits.maxPauseUs,
       stopTimeoutUs: request.stopTimeoutUs ?? limits.stopTimeoutUs,

@@ -5,31 +5,34 @@ import type { Staged } from '../copy/contract.js'
 import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { native, type Session } from '../native.js'
-import { opensItself, type Phase, phases, type UnitProgram } from '../plan/compile.js'
+import { opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags, openFlags } from '../plan/file-flags.js'
-import { isDirectory } from '../plan/inode-kind.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
-import { type Prepared, pathOf, type SwitchTools } from './prepared.js'
+import { isAlone, type Prepared, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
-
-/** How long one part of a program may take before it is cut off. */
-const callDeadlineUs = 2_000_000
+import type { Ahead } from './run-ahead.js'
+import { callDeadlineUs, load, must, runAll, runPhase } from './run-phases.js'
 
 const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
 
 /** The job is not as planned, or the owners of descriptions in these threads could not open them. */
 type Failed = { readonly changed: boolean; readonly tids: readonly number[]; readonly error: FdmoveError }
 
-/** Phases open to commit over all units. Yields what can be tried in another way; throws the rest. */
+/**
+ * Phases open to commit over all units; `ahead` is what was done of them already. Yields what can be tried in another way;
+ * throws the rest.
+ */
 export function runUntilCommitted(
   { session, destination, staged, sources }: SwitchTools,
-  { plan, programs, numbers }: Prepared,
+  prepared: Prepared,
   offsets: Map<number, bigint>,
   deadlineUs: number,
+  ahead: Ahead | undefined,
 ): Failed | undefined {
+  const { plan, programs } = prepared
   const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
   const fds = new Map<number, number>() // description -> our fd on the new one
   const mine: number[] = []
@@ -42,14 +45,14 @@ export function runUntilCommitted(
       mine.push(fd)
     }
     const opened = new Map<number, BigInt64Array>()
-    session.loadMany(tidsOf(programs), Int32Array.from(numbers), callDeadlineUs)
-    // Where nothing is handed over, nothing is to be done between the phases.
-    const alone = programs.every(({ channel }) => channel === undefined)
+    if (ahead === undefined) load(session, programs, prepared.numbers)
+    const alone = isAlone(programs)
+    const done = ahead?.outcomes() ?? runAll(session, programs, alone ? 'set' : 'open')
+    if (done instanceof FdmoveError) return { changed: true, tids: [], error: done }
     const failed: { tid: number; error: FdmoveError }[] = []
-    for (const [index, outcome] of runAll(session, programs, alone ? 'set' : 'open').entries()) {
+    for (const [index, outcome] of done.entries()) {
       const { unit, opens } = programs[index]!
       if (outcome.error !== undefined) {
-        if (outcome.changed) return { changed: true, tids: [], error: outcome.error }
         if (!ownerMayNotOpen.has(outcome.code) || opens.size === 0 || !outcome.opening) throw outcome.error
         failed.push({ tid: unit.tid, error: outcome.error })
       }
@@ -72,15 +75,15 @@ export function runUntilCommitted(
       const first = set === undefined ? 0 : one.ends[phases.indexOf('set') - 1]!
       for (const [id, at] of one.offsets) offsets.set(id, results[at - first]!)
     }
-    for (const { id, inode, owner } of plan.descriptions) {
+    for (const { id, inode, owner } of prepared.directories) {
       const position = offsets.get(id) ?? 0n
-      if (position === 0n || inode === undefined || !isDirectory(inode.mode)) continue
+      if (position === 0n) continue
       count(session, 'lseek')
-      offsets.set(id, setPosition(sources.get(inode.key)!, position, ours(id), `thread ${owner.tid}: fd ${owner.fd}`))
+      offsets.set(id, setPosition(sources.get(inode!.key)!, position, ours(id), `thread ${owner.tid}: fd ${owner.fd}`))
     }
     fillFifos(session, plan, fifos)
     // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
-    destination.seal(inTheWay(plan))
+    destination.seal(prepared.inTheWay)
     for (const outcome of runAll(session, programs, 'watch')) must(outcome)
     checkWatchers(session, plan, programs, opened)
     checkDeadline(deadlineUs)
@@ -136,24 +139,13 @@ function fillFifos(session: Session, { descriptions }: JobPlan, fifos: ReadonlyM
   }
 }
 
-/**
- * The files that must not be open for writing here when the job goes on: where it watches or maps or leases any, all of
- * them (undefined), else those that it may execute (ETXTBSY).
- */
-function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | undefined {
-  const leased = descriptions.some(({ locks }) => locks.some(({ kind }) => kind === 'lease'))
-  if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return undefined
-  const executable = descriptions.filter(({ inode }) => inode !== undefined && (inode.mode & 0o111) !== 0)
-  return new Set(executable.map(({ inode }) => inode!.key))
-}
-
 const IN_IGNORED = 0x8000
 
 /** The queue of an inotify instance cannot be moved: it must be empty. Throws NotYet. */
-export function checkQueues(session: Session, { descriptions }: JobPlan): void {
-  for (const { owner, watches } of descriptions) {
+export function checkQueues(session: Session, { watchers }: Prepared): void {
+  for (const { owner } of watchers) {
     const isRead = () => session.queuedBytes(owner.tid, owner.fd) === 0
-    if (watches.length === 0 || isRead()) continue
+    if (isRead()) continue
     const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
     throw new NotYet(message, 'inotify events had to be read first', isRead)
   }
@@ -215,49 +207,6 @@ function openAgain(fd: number, flags: number, mount: number): number {
     }
   }
   return openSync(`/proc/self/fd/${fd}`, flags & ~fileFlags.O_NOFOLLOW)
-}
-
-type PhaseOutcome = {
-  readonly results: BigInt64Array
-  readonly error: FdmoveError | undefined
-  readonly code: string
-  /** The operation that failed was to open a file. */
-  readonly opening: boolean
-  /** The operation that failed looked whether the job is as planned. */
-  readonly changed: boolean
-}
-
-function tidsOf(programs: readonly UnitProgram[]): Int32Array {
-  return Int32Array.from(programs, ({ unit }) => unit.tid)
-}
-
-/** Runs a phase in all units at the same time; the outcomes are in their order. */
-function runAll(session: Session, programs: readonly UnitProgram[], phase: Phase): PhaseOutcome[] {
-  const ends = Int32Array.from(programs, (one) => one.ends[phases.indexOf(phase)]!)
-  const ran = session.runMany(tidsOf(programs), ends, callDeadlineUs)
-  return ran.map((outcome, index) => phaseOutcome(programs[index]!, outcome))
-}
-
-function runPhase(session: Session, one: UnitProgram, phase: Phase): PhaseOutcome {
-  return phaseOutcome(one, session.run(one.unit.tid, one.ends[phases.indexOf(phase)]!, callDeadlineUs))
-}
-
-function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: ReturnType<Session['run']>): PhaseOutcome {
-  if (failedAt < 0) return { results, error: undefined, code: '', opening: false, changed: false }
-  const operation = program.operations[failedAt]!
-  const result = Number(results.at(-1))
-  const code = result < 0 ? native.errorName(-result) : 'unexpected result'
-  const error = new FdmoveError(
-    'ERR_FDMOVE_INJECT',
-    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}; nothing was moved`,
-    { pid: unit.pid },
-  )
-  return { results, error, code, opening: operation.syscall === 'openat', changed: operation.asPlanned === true }
-}
-
-function must(outcome: PhaseOutcome): PhaseOutcome {
-  if (outcome.error !== undefined) throw outcome.error
-  return outcome
 }
 
 export function finish(session: Session, programs: readonly UnitProgram[]): void {

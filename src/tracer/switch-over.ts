@@ -6,7 +6,7 @@ import type { SettledFile } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
 import type { AsynchronousIo } from '../job/asynchronous-io.js'
 import type { JobSnapshot } from '../job/snapshot.js'
-import type { Session, StoppedThread } from '../native.js'
+import { native, type Session, type StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import type { Leave } from './leave.js'
@@ -15,6 +15,7 @@ import { NotYet } from './not-yet.js'
 import { type Clock, checkDeadline, createClock, nowUs, withPause } from './pause-clock.js'
 import { isAsPrepared, openingFor, type Prepared, planAnew, type SwitchTools } from './prepared.js'
 import { quiesce } from './quiesce.js'
+import { type Ahead, runAhead } from './run-ahead.js'
 import { checkQueues, count, finish, rollback, runUntilCommitted } from './run-programs.js'
 import { verify } from './verify.js'
 
@@ -33,13 +34,16 @@ export type SwitchOutcome = {
   readonly plan: JobPlan
   readonly snapshot: JobSnapshot
   readonly threads: ReadonlyMap<number, number>
-  readonly settled: readonly SettledFile[]
+  readonly settled: () => readonly SettledFile[]
   /** What went wrong after the commit, for people. */
   readonly notes: readonly string[]
   /** When the freeze began: CLOCK_MONOTONIC, microseconds. */
   readonly startUs: number
   readonly pause: { readonly totalUs: number; readonly phases: { readonly name: string; readonly us: number }[] }
 }
+
+/** A third of what a batch waits for its tracer: native/batch.h. */
+const shortPauseUs = 1_000_000
 
 /** How often a job is stopped that has to run on first: a queue of inotify events cannot be moved, for one. */
 const mostStops = 20
@@ -90,10 +94,11 @@ const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   const { session, destination, staged } = context
+  if (context.prepared.before.length > 0) native.expectLockedFiles()
   const clock = createClock()
   const deadlineUs = clock.startUs + context.maxPauseUs
   let { prepared } = context
-  let settled: readonly SettledFile[]
+  let settled: SwitchOutcome['settled']
   // From here on threads stand. freeze() lets everything go by itself when it fails.
   let threads = frozen(context, clock, context.pids)
   try {
@@ -110,8 +115,18 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     clock.mark('stop')
 
     const pids = [...new Set(threads.map(({ pid }) => pid))]
-    prepared = quietly(context, prepared, pids, deadlineUs)
-    checkQueues(session, prepared.plan)
+    let ahead = runAhead(session, prepared)
+    clock.mark('load')
+
+    const asPlanned = quietly(context, prepared, pids, deadlineUs, ahead?.vouched)
+    if (ahead !== undefined && asPlanned !== prepared) {
+      rollback(session)
+      ahead = undefined
+    }
+    prepared = asPlanned
+    // Programs that nobody waits for take us for dead after a while: not while files are settled for a long time.
+    if (context.maxPauseUs > shortPauseUs) ahead?.outcomes()
+    checkQueues(session, prepared)
     clock.mark('rescan')
 
     count(session, 'settle')
@@ -120,15 +135,16 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 
     const offsets = new Map<number, bigint>() // of each description, as the job left it
     for (let attempt = 0; ; attempt++) {
-      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs)
+      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead)
       if (failed === undefined) break
       rollback(session)
+      ahead = undefined
       if (attempt === 2) throw failed.error
       prepared = failed.changed ? planAnew(context, pids, deadlineUs) : openingFor(context, prepared, failed.tids)
     }
     clock.mark('switch')
 
-    verify(prepared.plan, staged, offsets, prepared.quick)
+    verify(session, prepared.plan, staged, offsets, prepared.alike)
     clock.mark('verify')
     checkDeadline(deadlineUs)
 
@@ -151,12 +167,18 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 }
 
 /** The plan for what the job holds, with nothing under way. Requests that end may open and close fds of the job. */
-function quietly(context: SwitchContext, prepared: Prepared, pids: readonly number[], deadlineUs: number): Prepared {
+function quietly(
+  context: SwitchContext,
+  prepared: Prepared,
+  pids: readonly number[],
+  deadlineUs: number,
+  vouched: Ahead['vouched'] | undefined,
+): Prepared {
   const { session, reader, sources } = context
   // A file that could not be opened beforehand cannot be waited for yet.
   const waitedFor = prepared.io.map((one) => ({ ...one, direct: one.direct.filter((key) => sources.has(key)) }))
   quiesce(session, waitedFor, sources, deadlineUs)
-  if (isAsPrepared(reader, prepared, pids)) return prepared
+  if (isAsPrepared(reader, prepared, pids, vouched)) return prepared
   const anew = planAnew(context, pids, deadlineUs)
   if (anew.io.every((one) => waitedFor.some((before) => includes(before, one)))) return anew
   quiesce(session, anew.io, sources, deadlineUs)

@@ -51,7 +51,7 @@ async function settleAfter(
   await copying.refresh()
   try {
     meanwhile()
-    const [settled] = copying.settle(inASecond())
+    const [settled] = copying.settle(inASecond())()
     copying.seal()
     copying.finish()
     return settled!
@@ -257,7 +257,7 @@ test('a user without privileges copies his own files, without the dirty log', ({
     await copying.prepare([{ key: 'f', fd, kind: 'file', names: [Buffer.from('f')], writers: 'any', mappedWritable: true }])
     copying.publish()
     await copying.refresh()
-    const [settled] = copying.settle(Number(process.hrtime.bigint() / 1000n) + 1e6)
+    const [settled] = copying.settle(Number(process.hrtime.bigint() / 1000n) + 1e6)()
     copying.seal()
     copying.finish()
     console.log(settled.proof)`

@@ -54,7 +54,7 @@ async function copyOnce(
   await copying.refresh()
   await stop(target)
   try {
-    const [settled] = copying.settle(Number(process.hrtime.bigint() / 1000n) + 2_000_000)
+    const [settled] = copying.settle(Number(process.hrtime.bigint() / 1000n) + 2_000_000)()
     copying.seal()
     const [before, after] = [readFileSync(join(old, 'file')), readFileSync(join(to, 'file'))]
     expect(after.length).toBe(before.length)

@@ -267,7 +267,9 @@ const turns = Number(process.env.FDMOVE_TEST_TURNS ?? 6)
 for (const [what, letters] of [
   ['close-on-exec', 'c'],
   ['who is signalled', 's'],
-  ['whatever belongs to an fd and not to its file', 'cfls'],
+  ['the name of the file', 'n'],
+  ['the file that it leads to', 'd'],
+  ['whatever belongs to an fd, and its file and name,', 'cflsnd'],
 ] as const)
   test(`${what} may change of many fds at any moment, and is moved as it is`, async ({
     storage,

@@ -58,8 +58,8 @@ struct Frozen {
           for (;;) pause();
           return 0;
         }} {
-    before = fds();
     status = freezer.freeze({job.pid()}, soon());
+    before = fds();
     tracee = freezer.find(job.pid());
   }
 
@@ -257,6 +257,95 @@ TEST("a tracer killed at any moment of a batch leaves the job running and nothin
     CHECK_EQUAL(entries(proc + "/task"), 1);
     CHECK(job.reaches('S'));
   }
+}
+
+TEST("the thread of a batch looks at fds of the job, before it runs and after") {
+  std::string path = "/tmp/fdmove-look-" + std::to_string(getpid());
+  int file = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+  CHECK(file >= 0);
+  unlink(path.c_str());
+  CHECK_EQUAL(write(file, "hello", 5), ssize_t{5});
+  CHECK_EQUAL(fcntl(file, F_SETSIG, SIGUSR1), 0);
+  struct stat status;
+  CHECK_EQUAL(fstat(file, &status), 0);
+  Frozen frozen;  // has a copy of it
+  CHECK_OK(frozen.status);
+  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
+  Program program;
+  program.operations = {duplicate(static_cast<uint64_t>(file), 100)};
+  program.looks = {file, 100};
+  CHECK_OK(runner.load(program, soon()));
+  CHECK(runner.can_look());
+  auto never = runner.looks(soon());
+  CHECK_OK(never);
+  CHECK(never->empty());
+  CHECK_OK(runner.begin(1, soon(), true));
+  auto outcome = runner.complete(soon());
+  CHECK_OK(outcome);
+  CHECK_EQUAL(outcome->failed_at, -1);
+  auto before = runner.looks(soon());
+  CHECK_OK(before);
+  CHECK_EQUAL((*before)[0].asked, 0);
+  CHECK_EQUAL((*before)[0].status.stx_ino, status.st_ino);
+  CHECK_EQUAL(+(*before)[0].status.stx_mode, S_IFREG | 0640);
+  CHECK_EQUAL((*before)[0].status.stx_nlink, 0u);
+  CHECK_EQUAL((*before)[0].offset, 5);
+  CHECK_EQUAL((*before)[0].flags & (O_ACCMODE | O_APPEND), O_RDWR | O_APPEND);
+  CHECK_EQUAL((*before)[0].cloexec, FD_CLOEXEC);
+  CHECK_EQUAL((*before)[0].signal, SIGUSR1);
+  CHECK_EQUAL((*before)[0].owned, 0);
+  CHECK_EQUAL((*before)[0].owner.pid, 0);
+  CHECK_EQUAL((*before)[1].asked, -EBADF);
+  CHECK_EQUAL((*before)[1].flags, -EBADF);
+  CHECK_OK(runner.begin_look());
+  auto after = runner.looks(soon());
+  CHECK_OK(after);
+  CHECK_EQUAL((*after)[1].status.stx_ino, status.st_ino);
+  CHECK_EQUAL((*after)[1].cloexec, 0);
+  CHECK_OK(runner.rollback(soon()));
+  CHECK_OK(runner.finish(soon()));
+  CHECK_EQUAL(frozen.fds(), frozen.before);
+  CHECK_EQUAL(frozen.threads(), 1);
+  close(file);
+}
+
+TEST("a part that nobody waited for is undone with the rest") {
+  Frozen frozen;
+  CHECK_OK(frozen.status);
+  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
+  Program program;
+  for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
+  program.looks = {0};
+  CHECK_OK(runner.load(program, soon()));
+  CHECK_OK(runner.begin(program.operations.size(), soon(), true));
+  CHECK_OK(runner.rollback(soon()));
+  CHECK_OK(runner.finish(soon()));
+  CHECK_EQUAL(frozen.fds(), frozen.before);
+  CHECK_EQUAL(frozen.threads(), 1);
+  CHECK_OK(frozen.freezer.release());
+  CHECK(frozen.job.reaches('S'));
+}
+
+TEST("a program whose place is taken is encoded for where it comes to lie") {
+  Frozen frozen;
+  CHECK_OK(frozen.status);
+  std::vector<std::unique_ptr<ProgramRunner>> runners;
+  Program program;
+  program.operations = {duplicate(0, 100), duplicate(0, 101)};
+  CHECK_OK(ProgramRunner::make_ready(program, 0, kBatch));
+  for (int i = 0; i < 2; i++) {  // the second one comes while the first is there
+    runners.push_back(std::make_unique<ProgramRunner>(*frozen.tracee, frozen.faults, kBatch));
+    CHECK_OK(runners.back()->load(program, soon()));
+    auto outcome = runners.back()->run(2, soon());
+    CHECK_OK(outcome);
+    CHECK_EQUAL(outcome->failed_at, -1);
+  }
+  for (auto& runner : runners) {
+    CHECK_OK(runner->rollback(soon()));
+    CHECK_OK(runner->finish(soon()));
+  }
+  CHECK_EQUAL(frozen.fds(), frozen.before);
+  CHECK_EQUAL(frozen.threads(), 1);
 }
 
 TEST("a process that may not make threads runs its program call by call, and says why") {

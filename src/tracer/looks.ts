@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// What a job with many fds is asked about them itself, by the batch in it (native/batch.h): what it should tell before the
+// switch, while it is as it was planned for, and what after it.
+import type { Staged } from '../copy/contract.js'
+import type { HeldFd } from '../job/snapshot.js'
+import type { Session } from '../native.js'
+import { fileFlags, statusFlags } from '../plan/file-flags.js'
+import type { JobPlan, Unit } from '../plan/job-plan.js'
+
+/** How long a look may take before it is cut off. */
+const lookDeadlineUs = 2_000_000
+
+/** What is expected of the fds of one table, as Session.firstDifference() compares it. */
+export type Expected = { readonly tid: number; readonly fds: Int32Array; readonly numbers: BigInt64Array }
+
+/** In the order of Session.firstDifference(). */
+const aspects = [
+  'the file',
+  'the file',
+  'the file',
+  'the names',
+  'the flags',
+  'close-on-exec',
+  'the offset',
+  'who is signalled',
+] as const
+type Aspect = (typeof aspects)[number]
+
+const anything = -1n
+
+/** All but what F_GETFL shows of the moment of the open, and a snapshot does not (job/holds.ts). */
+const plannedFlags = 0o37777777 & ~(fileFlags.O_CLOEXEC | fileFlags.O_TMPFILE | fileFlags.O_DIRECTORY)
+/** O_NOFOLLOW means nothing once a file is open, and is not always to be had again. */
+export const movedFlags = statusFlags & ~fileFlags.O_NOFOLLOW
+
+/** Of all tables, what the job tells while it is what the plan was made for. */
+export function expectedBefore({ units }: JobPlan): Expected[] {
+  return units.flatMap((unit) =>
+    expectedOf(unit, ({ inode, flags, cloexec, signalling }) => {
+      const [dev, ino] = inode.key.split(':')
+      const file = [BigInt(dev!), BigInt(ino!), BigInt(inode.mode), BigInt(inode.nlink)]
+      return [...file, BigInt(flags & plannedFlags), truth(cloexec), anything, signals(flags, signalling)]
+    }),
+  )
+}
+
+function expectedAfter(
+  unit: Unit,
+  staged: ReadonlyMap<string, Staged>,
+  offsets: ReadonlyMap<number, bigint>,
+): Expected[] {
+  return expectedOf(unit, ({ inode, flags, cloexec, signalling, description }) => {
+    const at = staged.get(inode.key)
+    const file = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
+    const offset = offsets.get(description) ?? anything
+    return [...file, BigInt(flags & movedFlags), truth(cloexec), offset, signals(flags, signalling)]
+  })
+}
+
+function expectedOf({ tid, table }: Unit, numbersOf: (held: HeldFd) => readonly bigint[]): Expected[] {
+  if (table === undefined || table.held.length === 0) return []
+  const numbers = new BigInt64Array(table.held.length * aspects.length)
+  for (const [index, held] of table.held.entries()) numbers.set(numbersOf(held), index * aspects.length)
+  return [{ tid, fds: Int32Array.from(table.held, ({ fd }) => fd), numbers }]
+}
+
+function truth(is: boolean): bigint {
+  return is ? 1n : 0n
+}
+
+/** O_PATH fds answer no such question. */
+function signals(flags: number, signalling: boolean): bigint {
+  return (flags & fileFlags.O_PATH) === 0 ? truth(signalling) : anything
+}
+
+/** The first thing that a job tells otherwise than expected. */
+export type Difference = { readonly fd: number; readonly aspect: Aspect }
+
+/** By the look before the switch. */
+export function differenceBefore(session: Session, expected: Expected): Difference | undefined {
+  return difference(session, expected, plannedFlags)
+}
+
+/** What the job tells otherwise than planned after the switch; 'unasked' where it cannot be asked. */
+export function differenceAfter(
+  session: Session,
+  unit: Unit,
+  staged: ReadonlyMap<string, Staged>,
+  offsets: ReadonlyMap<number, bigint>,
+): Difference | undefined | 'unasked' {
+  if (!session.beginLook(unit.tid)) return 'unasked'
+  const [expected] = expectedAfter(unit, staged, offsets) // while it looks
+  return expected && difference(session, expected, movedFlags)
+}
+
+function difference(session: Session, { tid, fds, numbers }: Expected, flags: number): Difference | undefined {
+  const at = session.firstDifference(tid, numbers, flags, lookDeadlineUs)
+  return at < 0 ? undefined : { fd: fds[Math.floor(at / aspects.length)]!, aspect: aspects[at % aspects.length]! }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+// What the programs do while the tracer still finds out whether the job is as planned: open the new descriptions. Nobody can
+// see any of it, and it is undone where the job has changed; so both take place at the same time, on two processors.
+import { FdmoveError } from '../errors.js'
+import { native, type Session, type Vouched } from '../native.js'
+import { type Difference, differenceBefore, type Expected } from './looks.js'
+import type { Prepared } from './prepared.js'
+import { callDeadlineUs, endsOf, load, outcomesOf, type PhaseOutcome, tidsOf } from './run-phases.js'
+
+/** Programs that are loaded. */
+export type Ahead = {
+  /** The fds that the job tells of itself. */
+  readonly vouched: readonly Vouched[]
+  /**
+   * Waits for the phases up to `set` and yields what became of them, or what shows that the job is not as planned;
+   * undefined where they are yet to be run.
+   */
+  readonly outcomes: () => readonly PhaseOutcome[] | FdmoveError | undefined
+}
+
+/** Undefined where the programs have to wait, and nothing was done. */
+export function runAhead(session: Session, { mayRunAhead, programs, numbers, before }: Prepared): Ahead | undefined {
+  if (!mayRunAhead) return undefined
+  load(session, programs, numbers)
+  const tids = tidsOf(programs)
+  const lists = before.map(({ tid }) => native.listFds(tid)) // as long as nothing of ours is in the tables
+  const looking = session.runAhead(tids, endsOf(programs, 'set'), callDeadlineUs)
+  if (!looking.includes(1)) return { vouched: [], outcomes: () => undefined }
+  const asked: Expected[] = []
+  const vouched: Vouched[] = []
+  for (const [index, expected] of before.entries()) {
+    if (looking[tids.indexOf(expected.tid)] !== 1) continue
+    asked.push(expected)
+    vouched.push({ tid: expected.tid, fds: expected.fds, listed: lists[index]! })
+  }
+  let outcomes: readonly PhaseOutcome[] | FdmoveError | undefined
+  return {
+    vouched,
+    outcomes() {
+      outcomes ??= caughtUp()
+      return outcomes
+    },
+  }
+
+  function caughtUp(): readonly PhaseOutcome[] | FdmoveError {
+    const parts = session.catchUp(tids, callDeadlineUs)
+    for (const expected of asked) {
+      const found = differenceBefore(session, expected)
+      if (found !== undefined) return changed(expected.tid, found)
+    }
+    return outcomesOf(programs, parts)
+  }
+}
+
+function changed(tid: number, { fd, aspect }: Difference): FdmoveError {
+  return new FdmoveError('ERR_FDMOVE_CHANGED', `thread ${tid}: ${aspect} of fd ${fd} is not as planned; try again`)
+}

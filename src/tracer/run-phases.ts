@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// Phases of programs, run by a session.
+import { FdmoveError } from '../errors.js'
+import { native, type PartOutcome, type Session } from '../native.js'
+import { type Phase, phases, type UnitProgram } from '../plan/compile.js'
+
+/** How long one part of a program may take before it is cut off. */
+export const callDeadlineUs = 2_000_000
+
+/** What became of a part of a program. */
+export type PhaseOutcome = {
+  readonly results: BigInt64Array
+  readonly error: FdmoveError | undefined
+  readonly code: string
+  /** The operation that failed was to open a file. */
+  readonly opening: boolean
+}
+
+/** Every thread takes its program on. */
+export function load(session: Session, programs: readonly UnitProgram[], numbers: readonly number[]): void {
+  session.loadMany(tidsOf(programs), Int32Array.from(numbers), callDeadlineUs)
+}
+
+export function tidsOf(programs: readonly UnitProgram[]): Int32Array {
+  return Int32Array.from(programs, ({ unit }) => unit.tid)
+}
+
+/** Runs a phase in all units at the same time; the outcomes are in their order. */
+export function runAll(session: Session, programs: readonly UnitProgram[], phase: Phase): PhaseOutcome[] {
+  return outcomesOf(programs, session.runMany(tidsOf(programs), endsOf(programs, phase), callDeadlineUs))
+}
+
+export function endsOf(programs: readonly UnitProgram[], phase: Phase): Int32Array {
+  return Int32Array.from(programs, ({ ends }) => ends[phases.indexOf(phase)]!)
+}
+
+export function outcomesOf(programs: readonly UnitProgram[], parts: readonly PartOutcome[]): PhaseOutcome[] {
+  return programs.map((one, index) => phaseOutcome(one, parts[index]!))
+}
+
+export function runPhase(session: Session, one: UnitProgram, phase: Phase): PhaseOutcome {
+  return phaseOutcome(one, session.run(one.unit.tid, one.ends[phases.indexOf(phase)]!, callDeadlineUs))
+}
+
+function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: PartOutcome): PhaseOutcome {
+  if (failedAt < 0) return { results, error: undefined, code: '', opening: false }
+  const operation = program.operations[failedAt]!
+  const result = Number(results.at(-1))
+  const code = result < 0 ? native.errorName(-result) : 'unexpected result'
+  const error = new FdmoveError(
+    'ERR_FDMOVE_INJECT',
+    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}; nothing was moved`,
+    { pid: unit.pid },
+  )
+  return { results, error, code, opening: operation.syscall === 'openat' }
+}
+
+export function must(outcome: PhaseOutcome): PhaseOutcome {
+  if (outcome.error !== undefined) throw outcome.error
+  return outcome
+}
