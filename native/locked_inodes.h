@@ -16,8 +16,9 @@ std::optional<std::vector<uint64_t>> locked_inodes();
 
 /**
  * The same, for what it leaves behind: for some milliseconds the next look need not wait. A first one waits for an RCU grace
- * period, to keep all who take locks out (percpu_down_write() in locks_start(), fs/locks.c; rcu_sync_enter()).
+ * period, to keep all who take locks out (percpu_down_write() in locks_start(), fs/locks.c; rcu_sync_enter()). Yields whether
+ * locks are told at all.
  */
-inline void expect_locked_inodes() { (void)locked_inodes(); }
+inline bool expect_locked_inodes() { return locked_inodes().has_value(); }
 
 }  // namespace fdmove

@@ -314,8 +314,11 @@ export type NativeScan = {
   fingerprint(pids: Int32Array, filter: WalkFilter, walk?: Walk, vouched?: readonly Vouched[]): bigint
   /** All fds of the table of a thread that stands still. */
   listFds(tid: number): Int32Array
-  /** To be called right before a pause with fingerprint(..., walk, ...), which is then quicker: native/locked_inodes.h. */
-  expectLockedFiles(): void
+  /**
+   * To be called right before a pause with fingerprint(..., walk, vouched), which is then quicker. False where that has to look
+   * at all fds in any case: locks are not told here. native/locked_inodes.h.
+   */
+  expectLockedFiles(): boolean
   /** One thread of a process that stands still: everything. */
   walkTask(pid: number, tid: number): PackedTask
   /** Sockets with a name in a file system, of the network namespace of this fd, or of our own for -1. */

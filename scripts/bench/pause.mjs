@@ -59,7 +59,9 @@ function withCommand(options, env = {}) {
     mkdirSync(to)
     await job.ask('reset')
     const select = pids.flatMap((pid) => ['--pid', pid])
-    const { pause, wallMs } = await fdmove(['--from', from, '--to', to, ...select, ...patience(), ...options], env)
+    // With more than a second of patience fdmove does one thing after the other: src/tracer/switch-over.ts.
+    const patient = options.includes('gdb') ? patience() : patience('1s')
+    const { pause, wallMs } = await fdmove(['--from', from, '--to', to, ...select, ...patient, ...options], env)
     return { ...(await sawPauses(job)), told: pause.totalUs, wallMs }
   }
 }

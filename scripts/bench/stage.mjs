@@ -93,8 +93,9 @@ export async function fdmove(args, env = {}) {
   return { ...result, wallMs: performance.now() - began }
 }
 
-export function patience() {
-  return ['--max-pause', '60s', '--stop-timeout', '60s', '--manifest', join(scratch(), 'manifest.json')]
+/** Options by which a move is not given up because the machine is busy, and leaves no manifest behind. */
+export function patience(maxPause = '60s') {
+  return ['--max-pause', maxPause, '--stop-timeout', '60s', '--manifest', join(scratch(), 'manifest.json')]
 }
 
 /** Median, least and most. */

@@ -18,9 +18,7 @@ export type Ahead = {
   readonly outcomes: () => readonly PhaseOutcome[] | FdmoveError | undefined
 }
 
-/** Undefined where the programs have to wait, and nothing was done. */
-export function runAhead(session: Session, { mayRunAhead, programs, numbers, before }: Prepared): Ahead | undefined {
-  if (!mayRunAhead) return undefined
+export function runAhead(session: Session, { programs, numbers, before }: Prepared): Ahead {
   load(session, programs, numbers)
   const tids = tidsOf(programs)
   const lists = before.map(({ tid }) => native.listFds(tid)) // as long as nothing of ours is in the tables

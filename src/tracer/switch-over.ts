@@ -94,7 +94,7 @@ const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   const { session, destination, staged } = context
-  if (context.prepared.before.length > 0) native.expectLockedFiles()
+  const mayRunAhead = context.prepared.mayRunAhead && native.expectLockedFiles()
   const clock = createClock()
   const deadlineUs = clock.startUs + context.maxPauseUs
   let { prepared } = context
@@ -115,7 +115,9 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     clock.mark('stop')
 
     const pids = [...new Set(threads.map(({ pid }) => pid))]
-    let ahead = runAhead(session, prepared)
+    const standing = new Set(threads.map(({ tid }) => tid))
+    const areThere = prepared.programs.every(({ unit }) => standing.has(unit.tid))
+    let ahead = mayRunAhead && areThere ? runAhead(session, prepared) : undefined
     clock.mark('load')
 
     const asPlanned = quietly(context, prepared, pids, deadlineUs, ahead?.vouched)
