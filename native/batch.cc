@@ -43,7 +43,8 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, patience_s) == FDMOVE_CONTROL_PATIENCE &&
               offsetof(BatchControl, look_at) == FDMOVE_CONTROL_LOOK_AT &&
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
-              offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT);
+              offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
+              offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
               offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
               offsetof(BatchLook, owned) == FDMOVE_LOOK_OWNED && offsetof(BatchLook, signal) == FDMOVE_LOOK_SIGNAL &&
@@ -246,12 +247,10 @@ Status Batch::go(Entry entry) {
   return ptrace_request::cont(tid_);
 }
 
-Status Batch::run_window(bool looking) {
+Status Batch::run_window() {
   if (done_ == first_ + count_ && done_ < end_) FDMOVE_TRY(place_window(done_));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_))));
-  if (!looking) return go(Entry::kRun);
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
-  return go(Entry::kLook);
+  return go(Entry::kRun);
 }
 
 void Batch::note_running(bool running) {
@@ -271,13 +270,24 @@ void Batch::keep_off_this_processor() const {
   if (CPU_COUNT(&allowed) > 0) (void)sched_setaffinity(tid_, sizeof allowed, &allowed);
 }
 
-Status Batch::begin(size_t end, bool looking) {
+Status Batch::begin(size_t end) {
   if (tid_ == 0 || stuck_) return lost();
   keep_off_this_processor();
   end_ = std::min(end, program_->operations.size());
   note_running(true);
-  looked_ |= looking;
-  return run_window(looking);
+  return run_window();
+}
+
+Status Batch::begin_look(bool signals) {
+  if (tid_ == 0 || stuck_) return lost();
+  keep_off_this_processor();
+  end_ = done_;
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(done_)));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
+  note_running(true);
+  looked_ = true;
+  return go(Entry::kLook);
 }
 
 Status Batch::complete(const Deadline& deadline) {
@@ -294,7 +304,7 @@ Status Batch::complete(const Deadline& deadline) {
     failed_ = now->failed != 0;
     if (late) return waited;
     if (failed_ || done_ >= end_) return Done{};
-    FDMOVE_TRY(run_window(false));
+    FDMOVE_TRY(run_window());
   }
 }
 

@@ -45,6 +45,7 @@ struct BatchControl {
   RemoteAddress look_at = 0;
   RemoteAddress look_end = 0;
   RemoteAddress look_out = 0;
+  uint64_t look_signals = 0;
 };
 
 /** What the job's own kernel calls tell of one of its fds; results below 0 are -errno. */
@@ -114,11 +115,10 @@ class Batch {
    */
   Status start(const Deadline& deadline);
 
-  /**
-   * Lets the thread run from where it stands up to operation `end`, and returns at once. With `looking`, it looks at the fds
-   * that the program names before that.
-   */
-  Status begin(size_t end, bool looking = false);
+  /** Lets the thread run from where it stands up to operation `end`, and returns at once. */
+  Status begin(size_t end);
+  /** Lets it look at the fds that the program names, between two parts; with `signals`, also at who is signalled about them. */
+  Status begin_look(bool signals);
 
   /**
    * Waits until the part that was begun is through. Errors: ETIMEDOUT when it was cut off at the deadline, also where the
@@ -134,7 +134,7 @@ class Batch {
   [[nodiscard]] bool failed() const { return failed_; }
   /** A part was begun and not yet completed. */
   [[nodiscard]] bool running() const { return running_; }
-  /** It has been sent to look. */
+  /** It has looked, or been sent to. */
   [[nodiscard]] bool looked() const { return looked_; }
   /** The thread hangs in the kernel. It will take back what was done and end when it comes out; the memory must stay. */
   [[nodiscard]] bool stuck() const { return stuck_; }
@@ -169,7 +169,7 @@ class Batch {
   Status write_control(size_t offset, uint64_t value);
   Status place_window(size_t first);
   Status go(Entry entry);
-  Status run_window(bool looking);
+  Status run_window();
   Status end_part(const Deadline& deadline);
   void note_running(bool running);
   void keep_off_this_processor() const;

@@ -433,8 +433,15 @@ Result<bool> LiveCopy::append_only_held(const Snapshot& now, CopyBuffers& buffer
   return true;
 }
 
+Sealed LiveCopy::sealed_at(const Settlement& settlement) const {
+  if (settlement.patched > 0 || settlement.proof != Proof::kUnchanged || copied_ != attributes_.copied) return Sealed::kNo;
+  if (nanoseconds(settlement.ctime) != attributes_.ctime) return Sealed::kNo;
+  return nanoseconds(settlement.atime) == attributes_.atime && !attributes_.flagged ? Sealed::kWholly : Sealed::kButForTimes;
+}
+
 Result<Settlement> LiveCopy::settle(bool frozen, CopyBuffers& buffers, CopyControl& control) {
   auto settled = prove(frozen, buffers, control);
+  if (settled.ok()) settled->sealed = sealed_at(*settled);
   if (!settled.ok() || !frozen || getenv("FDMOVE_TEST_DISTRUST") == nullptr) return settled;
   auto offset = first_difference(options_.from, options_.to, {0, settled->size}, buffers, control);
   if (!offset.ok()) return offset.failure();

@@ -43,12 +43,20 @@ struct LiveCopyOptions {
   bool patch = true;             ///< false: `to` is not ours; a difference is ERR_FDMOVE_DIFFERS
 };
 
+/** How much of a file at NEW is as it was when its attributes were copied. */
+enum class Sealed : uint8_t {
+  kNo,
+  kButForTimes,  ///< neither data nor attributes of OLD changed since
+  kWholly,       ///< nor its times, and no inode flags are left to be copied at last
+};
+
 struct Settlement {
   Proof proof = Proof::kUnchanged;
   uint64_t size = 0;
   uint64_t patched = 0;  ///< bytes written to `to` while the job stood still; not yet made durable
   struct timespec ctime = {};  ///< OLD's last change,
   struct timespec atime = {};  ///< and last access
+  Sealed sealed = Sealed::kNo;
 };
 
 class LiveCopy {
@@ -87,6 +95,11 @@ class LiveCopy {
   [[nodiscard]] const char* loggable_as() const { return loggable_as_; }
 
   [[nodiscard]] uint64_t copied() const { return copied_; }
+  /**
+   * The attributes are going to be copied: OLD was last changed and read at these times, in nanoseconds; `ctime` is negative
+   * where one more change could bear the same stamp. `flagged`: inode flags are left to be copied at last.
+   */
+  void note_attributes(int64_t ctime, int64_t atime, bool flagged) { attributes_ = {copied_, ctime, atime, flagged}; }
   /** What the last fdatasync() of NEW took. */
   [[nodiscard]] uint64_t sync_us() const { return sync_ns_ / 1000; }
   [[nodiscard]] FileId source() const { return source_; }
@@ -121,6 +134,7 @@ class LiveCopy {
   Result<uint64_t> set_size(uint64_t size);
   Result<bool> append_only_held(const Snapshot& now, CopyBuffers& buffers, CopyControl& control);
   [[nodiscard]] bool unchanged_is_proof();
+  [[nodiscard]] Sealed sealed_at(const Settlement& settlement) const;
   [[nodiscard]] bool dense(uint64_t size) const;
 
   LiveCopyOptions options_;
@@ -138,6 +152,12 @@ class LiveCopy {
   std::vector<Extent> map_;  ///< OLD's, when the last pass began; only with a log
   bool map_known_ = false;
   uint64_t copied_ = 0;
+  /** When the attributes were copied. What was written counts, because each write may drop some: set-id bits, capabilities. */
+  struct {
+    uint64_t copied = 0;
+    int64_t ctime = -1, atime = 0;
+    bool flagged = true;
+  } attributes_;
   uint64_t sync_ns_ = 0;
 
   ChangeNotes notes_;

@@ -190,8 +190,33 @@ const VouchedFds* vouched_of(pid_t tid, const WalkFilter& filter) {
   return nullptr;
 }
 
+/** Asks what paths lead to, and goes from the directory of the last one where it is the same: half the way is left. */
+class PathAsker {
+ public:
+  /** The inode that a path leads to; no symbolic link at its end is followed. Returns errno or 0. */
+  int ask(const std::string& path, struct statx& answer) {
+    size_t length = path.rfind('/');
+    if (length == std::string::npos || length == 0) return ask(AT_FDCWD, path.c_str(), answer);
+    if (!directory_.valid() || path.compare(0, length, entered_) != 0) {
+      entered_ = path.substr(0, length);
+      directory_.reset(openat(AT_FDCWD, entered_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+      if (!directory_.valid()) return errno;
+    }
+    return ask(directory_.get(), path.c_str() + length + 1, answer);
+  }
+
+ private:
+  static int ask(int directory, const char* name, struct statx& answer) {
+    constexpr int kHow = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
+    return statx(directory, name, kHow, STATX_INO, &answer) == 0 ? 0 : errno;
+  }
+
+  std::string entered_;
+  UniqueFd directory_;
+};
+
 /** An fd that is as it was seen, as far as its process does not tell itself: its file has the name still, and no lock. */
-const OpenFd* as_seen(const VouchedFds* vouched, int fd, const WalkFilter& filter) {
+const OpenFd* as_seen(const VouchedFds* vouched, int fd, const WalkFilter& filter, PathAsker& asker) {
   if (vouched == nullptr) return nullptr;
   auto found = std::lower_bound(vouched->fds.begin(), vouched->fds.end(), fd, [](const OpenFd* one, int other) { return one->fd < other; });
   if (found == vouched->fds.end() || (*found)->fd != fd) return nullptr;
@@ -200,8 +225,7 @@ const OpenFd* as_seen(const VouchedFds* vouched, int fd, const WalkFilter& filte
   if (std::binary_search(filter.locked.begin(), filter.locked.end(), place.inode)) return nullptr;
   if (place.links == 0) return *found;
   struct statx now;
-  constexpr int kHow = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT;
-  if (statx(AT_FDCWD, place.link.c_str(), kHow, STATX_INO, &now) != 0) return nullptr;
+  if (asker.ask(place.link, now) != 0) return nullptr;
   return now.stx_ino == place.inode && makedev(now.stx_dev_major, now.stx_dev_minor) == place.device ? *found : nullptr;
 }
 
@@ -224,9 +248,10 @@ int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
   in_parts(numbers.size(), kFdsWorthAThread, [&](size_t part, size_t begin, size_t end) {
     std::vector<OpenFd>& mine = found[part];
     UniqueFd infos;
+    PathAsker asker;
     std::string text;
     for (size_t at = begin; at < end; at++) {
-      if (const OpenFd* seen = as_seen(vouched, numbers[at], filter); seen != nullptr) {
+      if (const OpenFd* seen = as_seen(vouched, numbers[at], filter, asker); seen != nullptr) {
         mine.push_back(*seen);
         continue;
       }

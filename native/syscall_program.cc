@@ -193,21 +193,25 @@ Result<arch::SyscallArgs> ProgramRunner::resolve(const Call& call) const {
   return args;
 }
 
-Status ProgramRunner::begin(size_t end, const Deadline&, bool looking) {
+Status ProgramRunner::begin(size_t end, const Deadline&) {
   if (program_ == nullptr) return refusal("ERR_FDMOVE_INTERNAL", "no program is loaded");
   end_ = std::min(end, program_->operations.size());
   if (batch() == nullptr || end_ <= results_.size()) return Done{};
   begun_ = results_.size() + faults_->pass(end_ - results_.size());
-  return begun_ > results_.size() ? batch()->begin(begun_, looking) : Status{Done{}};
+  return begun_ > results_.size() ? batch()->begin(begun_) : Status{Done{}};
 }
 
-Status ProgramRunner::begin_look() {
+Status ProgramRunner::begin_look(bool signals) {
   if (faults_->hit()) return Failure{EIO, "statx", Side::kTracee, tracee_->tid(), nullptr, "failed on purpose"};
-  return batch()->begin(results_.size(), true);
+  return batch()->begin_look(signals);
+}
+
+Status ProgramRunner::end_look(const Deadline& deadline) const {
+  return batch() != nullptr && batch()->running() ? batch()->complete(deadline) : Status{Done{}};
 }
 
 Result<std::vector<BatchLook>> ProgramRunner::looks(const Deadline& deadline) const {
-  if (batch()->running()) FDMOVE_TRY(batch()->complete(deadline));
+  FDMOVE_TRY(end_look(deadline));
   if (!batch()->looked()) return std::vector<BatchLook>{};
   return batch()->looks();
 }

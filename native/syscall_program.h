@@ -85,10 +85,9 @@ class ProgramRunner {
   /**
    * Runs the operations from where the last part ended up to `end`. Error: could not inject at all. An operation that
    * does not meet its expectation is no error here but an Outcome. In two halves, so that several processes run at the
-   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise. With `looking`, a batch looks
-   * at the fds that the program names before that.
+   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise.
    */
-  Status begin(size_t end, const Deadline& deadline, bool looking = false);
+  Status begin(size_t end, const Deadline& deadline);
   Result<Outcome> complete(const Deadline& deadline);
   Result<Outcome> run(size_t end, const Deadline& deadline) {
     FDMOVE_TRY(begin(end, deadline));
@@ -104,8 +103,10 @@ class ProgramRunner {
 
   /** Whether the program runs as a batch and names fds to look at. */
   [[nodiscard]] bool can_look() const { return batch() != nullptr && !program_->looks.empty(); }
-  /** Begins to look at them, between two parts, which changes nothing. */
-  Status begin_look();
+  /** Begins to look at them, between two parts, which changes nothing; with `signals`, also at who is signalled about them. */
+  Status begin_look(bool signals);
+  /** Waits for a look that was begun. */
+  Status end_look(const Deadline& deadline) const;
   /** What the last look found, which is waited for; nothing where there was none. */
   Result<std::vector<BatchLook>> looks(const Deadline& deadline) const;
 

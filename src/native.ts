@@ -29,14 +29,14 @@ export type Session = {
   /** The same for several threads, at the same time; throws the first failure when all have ended. */
   runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly PartOutcome[]
   /**
-   * Sends programs off that have just been loaded: each that is a batch looks at the fds that it names (Program.looks) and goes
-   * on to its end, while the caller does other things. Yields 1 for each of these. Where there is none, or there are too
-   * many, nothing was begun.
+   * Has programs that have just been loaded look at the fds that they name (Program.looks), as far as they are batches, and
+   * sends them off to their ends, while the caller does other things. Yields all fds of the tables of these. Where there is
+   * none, or there are too many, nothing was begun.
    */
-  runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): Uint8Array
+  runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly (Int32Array | undefined)[]
   /** Waits for what runAhead() began, and runs the others. */
   catchUp(tids: Int32Array, deadlineUs: number): readonly PartOutcome[]
-  /** Has a thread look at the fds that its program names. False where that is no batch, and cannot. */
+  /** Has a thread look at the fds that its program names, but for signals. False where that is no batch, and cannot. */
   beginLook(tid: number): boolean
   /**
    * The index of the first of these numbers that the look does not bear out, -1 when there is none. For each fd, in the order
@@ -228,6 +228,11 @@ export type LiveCopy = {
   /** Bytes that settleAll() would have to read now. */
   pending(): number
   update(now: WritersNow): void
+  /**
+   * Attributes are going to be copied, of OLD as it was last changed and read at these times, in nanoseconds (-1: not known).
+   * `flagged`: flags are left to be copied at last.
+   */
+  noteAttributes(ctime: bigint, atime: bigint, flagged: boolean): void
   /** Bytes written by the passes. */
   readonly copied: number
   /** What making NEW durable took the last time, in microseconds. */
@@ -271,9 +276,8 @@ export type NativeCopy = {
     readonly sizes: Float64Array
     /** Bytes written, not yet durable. */
     readonly patched: Float64Array
-    /** OLD's last changes and accesses, in nanoseconds. */
-    readonly ctimes: BigInt64Array
-    readonly atimes: BigInt64Array
+    /** What is as it was at noteAttributes(): 0 not all, 1 data and attributes but not the times, 2 all. */
+    readonly sealed: Uint8Array
   }
   /** Times; where `full`, also owner, mode and attributes; if `final`, the flags that forbid changes. `.index` as above. */
   sealAll(from: Int32Array, to: Int32Array, full: Uint8Array, final: boolean): void
@@ -312,8 +316,6 @@ export type NativeScan = {
    * about itself is taken for true where their names are what they were.
    */
   fingerprint(pids: Int32Array, filter: WalkFilter, walk?: Walk, vouched?: readonly Vouched[]): bigint
-  /** All fds of the table of a thread that stands still. */
-  listFds(tid: number): Int32Array
   /**
    * To be called right before a pause with fingerprint(..., walk, vouched), which is then quicker. False where that has to look
    * at all fds in any case: locks are not told here. native/locked_inodes.h.

@@ -59,9 +59,12 @@ fdmove_batch_\name:
     mov     x8, #__NR_statx
     svc     #0
     str     x0, [x21, #FDMOVE_LOOK_ASKED]
+    ldr     x9, [x19, #FDMOVE_CONTROL_LOOK_SIGNALS]
+    cbz     x9, .Lsignals
     add     x2, x21, #FDMOVE_LOOK_OWNER
     ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
     ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
+.Lsignals:
     ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
     ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
     mov     x2, #FDMOVE_SEEK_CUR

@@ -61,9 +61,12 @@ fdmove_batch_\name:
     mov     eax, __NR_statx
     syscall
     mov     [r14 + FDMOVE_LOOK_ASKED], rax
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_LOOK_SIGNALS], 0
+    je      .Lsignals
     lea     rdx, [r14 + FDMOVE_LOOK_OWNER]
     ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
     ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
+.Lsignals:
     ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
     ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
     mov     edx, FDMOVE_SEEK_CUR

@@ -104,6 +104,7 @@ class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
     return DefineClass(env, "LiveCopy",
                        {InstanceMethod("pass", &LiveCopyObject::pass), InstanceMethod("verify", &LiveCopyObject::verify), InstanceMethod("pending", &LiveCopyObject::pending),
                         InstanceMethod("update", &LiveCopyObject::update),
+                        InstanceMethod("noteAttributes", &LiveCopyObject::note_attributes),
                         InstanceAccessor("copied", &LiveCopyObject::copied, nullptr),
                         InstanceAccessor("syncUs", &LiveCopyObject::sync_us, nullptr),
                         InstanceAccessor("fileSystem", &LiveCopyObject::file_system, nullptr)});
@@ -151,6 +152,12 @@ class LiveCopyObject : public Napi::ObjectWrap<LiveCopyObject> {
                   given.Get("mappable").ToBoolean(), given.Get("direct").ToBoolean());
     return info.Env().Undefined();
   }
+  /** noteAttributes(ctime, atime, flagged). */
+  Napi::Value note_attributes(const Napi::CallbackInfo& info) {
+    copy_->note_attributes(to_i64(info[0]), to_i64(info[1]), info[2].ToBoolean());
+    return info.Env().Undefined();
+  }
+
   Napi::Value copied(const Napi::CallbackInfo& info) { return number(info.Env(), copy_->copied()); }
   Napi::Value sync_us(const Napi::CallbackInfo& info) { return number(info.Env(), copy_->sync_us()); }
   Napi::Value file_system(const Napi::CallbackInfo& info) {
@@ -315,21 +322,19 @@ Napi::Value settle_all(const Napi::CallbackInfo& info) {
   if (failure) return throw_at(info.Env(), failure->second, failure->first);
   auto proofs = Napi::Uint8Array::New(info.Env(), count);
   auto sizes = Napi::Float64Array::New(info.Env(), count), patched = Napi::Float64Array::New(info.Env(), count);
-  auto ctimes = Napi::BigInt64Array::New(info.Env(), count), atimes = Napi::BigInt64Array::New(info.Env(), count);
+  auto sealed = Napi::Uint8Array::New(info.Env(), count);
   for (uint32_t i = 0; i < count; ++i) {
     const Settlement& settled = settlements[i];
     proofs[i] = static_cast<uint8_t>(settled.proof);
     sizes[i] = static_cast<double>(settled.size);
     patched[i] = static_cast<double>(settled.patched);
-    ctimes[i] = nanoseconds(settled.ctime);
-    atimes[i] = nanoseconds(settled.atime);
+    sealed[i] = static_cast<uint8_t>(settled.sealed);
   }
   auto result = Napi::Object::New(info.Env());
   result.Set("proofs", proofs);
   result.Set("sizes", sizes);
   result.Set("patched", patched);
-  result.Set("ctimes", ctimes);
-  result.Set("atimes", atimes);
+  result.Set("sealed", sealed);
   return result;
 }
 

@@ -246,15 +246,6 @@ Napi::Value fingerprint_of(const Napi::CallbackInfo& info) {
 /** expectLockedFiles() -> whether fingerprint() can take a word for what is vouched for; it does so quickly for some milliseconds. */
 Napi::Value expect_locked_files(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), expect_locked_inodes()); }
 
-/** listFds(tid) -> Int32Array, of a thread that stands still. */
-Napi::Value list_fds_of(const Napi::CallbackInfo& info) {
-  auto numbers = list_fds(static_cast<pid_t>(to_i64(info[0])));
-  if (!numbers.ok()) return throw_failure(info.Env(), numbers.failure());
-  auto list = Napi::Int32Array::New(info.Env(), numbers->size());
-  std::copy(numbers->begin(), numbers->end(), list.Data());
-  return list;
-}
-
 /** walkTask(pid, tid) -> one thread, everything kept. Synchronous: for a process that stands still. */
 Napi::Value walk_one_task(const Napi::CallbackInfo& info) {
   auto task = walk_task(static_cast<pid_t>(to_i64(info[0])), static_cast<pid_t>(to_i64(info[1])));
@@ -303,7 +294,6 @@ void register_proc(Napi::Env env, Napi::Object exports) {
   exports.Set("walkNow", Napi::Function::New(env, walk_now, "walkNow"));
   exports.Set("fingerprint", Napi::Function::New(env, fingerprint_of, "fingerprint"));
   exports.Set("expectLockedFiles", Napi::Function::New(env, expect_locked_files, "expectLockedFiles"));
-  exports.Set("listFds", Napi::Function::New(env, list_fds_of, "listFds"));
   exports.Set("walkTask", Napi::Function::New(env, walk_one_task, "walkTask"));
   exports.Set("unixSockets", Napi::Function::New(env, list_unix_sockets, "unixSockets"));
   exports.Set("listProcesses", Napi::Function::New(env, list_all_processes, "listProcesses"));

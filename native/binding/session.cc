@@ -15,6 +15,7 @@
 #include "fd_passing.h"
 #include "freezer.h"
 #include "pipe_copy.h"
+#include "proc_walk.h"
 #include "remap.h"
 #include "syscall_names.h"
 #include "syscall_program.h"
@@ -278,27 +279,39 @@ class Session : public Napi::ObjectWrap<Session> {
   }
 
   /**
-   * runAhead(tids, ends, deadlineUs) -> Uint8Array, 1 for each program that now looks at the fds that it names and then runs up
-   * to its end, while the caller does other things. Only batches do, and only as many as their patience allows; if there
-   * are none, or more, nothing was begun.
+   * runAhead(tids, ends, deadlineUs) -> for each program all fds of its table, as an Int32Array, if it has looked at those that
+   * it names and runs up to its end now, while the caller does other things. Only batches do, and only as many as their
+   * patience allows; if there are none, or more, nothing was begun.
    */
   Napi::Value run_ahead(const Napi::CallbackInfo& info) {
+    Napi::Env env = info.Env();
     auto tids = info[0].As<Napi::Int32Array>();
     auto ends = info[1].As<Napi::Int32Array>();
-    auto looking = Napi::Uint8Array::New(info.Env(), tids.ElementLength());
-    std::vector<ProgramRunner*> on;
+    Napi::Array listed = Napi::Array::New(env, tids.ElementLength());
+    std::vector<ProgramRunner*> all, lookers;
     for (size_t at = 0; at < tids.ElementLength(); at++) {
-      on.push_back(runner(tids[at]));
-      if (on[at] == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "runAhead", Side::kTracer, tids[at]});
+      all.push_back(runner(tids[at]));
+      if (all[at] == nullptr) return throw_failure(env, Failure{ESRCH, "runAhead", Side::kTracer, tids[at]});
+      if (all[at]->can_look()) lookers.push_back(all[at]);
     }
-    auto lookers = std::count_if(on.begin(), on.end(), [](const ProgramRunner* one) { return one->can_look(); });
-    if (lookers == 0 || static_cast<size_t>(lookers) > kAtATime) return looking;
-    for (size_t at = 0; at < on.size(); at++) {
-      looking[at] = on[at]->can_look() ? 1 : 0;
-      Status begun = on[at]->begin(static_cast<size_t>(ends[at]), deadline(info[2]), looking[at] != 0);
-      if (!begun.ok()) return throw_failure(info.Env(), begun.failure());
+    if (lookers.empty() || lookers.size() > kAtATime) return listed;
+    for (ProgramRunner* on : lookers)
+      if (Status begun = on->begin_look(true); !begun.ok()) return throw_failure(env, begun.failure());
+    // They are listed while the job looks, and before it opens any.
+    for (uint32_t at = 0; at < all.size(); at++) {
+      if (!all[at]->can_look()) continue;
+      auto fds = list_fds(tids[at]);
+      if (!fds.ok()) return throw_failure(env, fds.failure());
+      auto list = Napi::Int32Array::New(env, fds->size());
+      std::copy(fds->begin(), fds->end(), list.Data());
+      listed.Set(at, list);
     }
-    return looking;
+    for (size_t at = 0; at < all.size(); at++) {
+      Status begun = all[at]->end_look(deadline(info[2]));
+      if (begun.ok()) begun = all[at]->begin(static_cast<size_t>(ends[at]), deadline(info[2]));
+      if (!begun.ok()) return throw_failure(env, begun.failure());
+    }
+    return listed;
   }
 
   /** catchUp(tids, deadlineUs) -> outcomes of what runAhead() began; what is no batch runs now. */
@@ -313,12 +326,12 @@ class Session : public Napi::ObjectWrap<Session> {
     return outcomes;
   }
 
-  /** beginLook(tid) -> whether the thread now looks at the fds that its program names: only a batch can. */
+  /** beginLook(tid) -> whether the thread now looks at the fds that its program names, but not at signals: only a batch can. */
   Napi::Value begin_look(const Napi::CallbackInfo& info) {
     ProgramRunner* on = runner(static_cast<pid_t>(to_i64(info[0])));
     bool can = on != nullptr && on->can_look();
     if (can)
-      if (Status begun = on->begin_look(); !begun.ok()) return throw_failure(info.Env(), begun.failure());
+      if (Status begun = on->begin_look(false); !begun.ok()) return throw_failure(info.Env(), begun.failure());
     return Napi::Boolean::New(info.Env(), can);
   }
 

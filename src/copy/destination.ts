@@ -9,7 +9,7 @@ import type { CopySource, Destination, DestinationOptions, Proof, SettledFile, S
 import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
-import { type Item, Items, noteAttributes, writersOf } from './items.js'
+import { type Item, Items, noteAttributes, sealings, writersOf } from './items.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace } from './placing.js'
 import { join, relativeTo } from './relative-path.js'
@@ -17,7 +17,6 @@ import { openTree, type Tree } from './tree.js'
 
 /** As native/live_copy.h numbers them. */
 const proofs = ['unchanged', 'append-only', 'dirty-log', 'compared', 'cloned'] as const satisfies readonly Proof[]
-const unchanged = proofs.indexOf('unchanged')
 
 type Copied = Item & { readonly copy: LiveCopy }
 
@@ -187,16 +186,10 @@ export function openDestination(options: DestinationOptions): Destination {
   /** What has been written now is made durable, and of the rest it is noted how much of it is as it was. */
   function noteSealed(copied: readonly Copied[], outcome: ReturnType<typeof native.settleAll>): void {
     const unsynced: number[] = []
-    for (const [index, item] of copied.entries()) {
-      const { attributesAt, copy, staged } = item
-      item.sealed =
-        outcome.patched[index] === 0 &&
-        outcome.proofs[index] === unchanged &&
-        copy.copied === attributesAt.written &&
-        outcome.ctimes[index] === attributesAt.ctime
-      if (item.sealed && outcome.atimes[index] === attributesAt.atime && !attributesAt.flagged) item.sealed = 'wholly'
-      if (outcome.patched[index]! > 0) unsynced.push(staged.fd)
-    }
+    copied.forEach((item, index) => {
+      item.sealed = sealings[outcome.sealed[index]!]!
+      if (outcome.patched[index]! > 0) unsynced.push(item.staged.fd)
+    })
     native.syncFiles(unsynced)
   }
 
@@ -206,7 +199,7 @@ export function openDestination(options: DestinationOptions): Destination {
     const sealing = ours.map(({ staged, sealed }) => ({
       from: staged.source.fd,
       to: staged.fd,
-      full: all || sealed === false,
+      full: all || sealed === 'no',
       what: () => displayed(staged.source),
     }))
     sealEach(sealing, final)

@@ -5,7 +5,7 @@ import { FdmoveError } from '../errors.js'
 import { type LiveCopy, native } from '../native.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
-import { lastChange, untold } from './last-change.js'
+import { lastChange } from './last-change.js'
 import { place } from './placing.js'
 import { join, keyOf, parentOf } from './relative-path.js'
 import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
@@ -15,19 +15,13 @@ export type Item = {
   readonly staged: StagedInode
   readonly result: Staged
   readonly copy: LiveCopy | null
-  /** Neither data nor attributes of OLD changed since they were copied; `wholly`, if not even its times did. */
-  sealed: boolean | 'wholly'
-  /**
-   * What had been written when the attributes were copied (each write may drop some: set-id bits, capabilities), the last
-   * change of OLD before that, its last access, and whether flags are left to be copied at last.
-   */
-  attributesAt: {
-    readonly written: number
-    readonly ctime: bigint
-    readonly atime: bigint
-    readonly flagged: boolean
-  }
+  /** How much is as it was when its attributes were copied. */
+  sealed: Sealed
 }
+
+/** Nothing that is known; data and attributes of OLD; its times as well. native/live_copy.h. */
+export const sealings = ['no', 'but for times', 'wholly'] as const
+export type Sealed = (typeof sealings)[number]
 
 export class Items {
   /** The tree that holds some of their names. */
@@ -89,8 +83,7 @@ export class Items {
       staged,
       result,
       copy,
-      sealed: false,
-      attributesAt: { written: 0, ctime: untold, atime: 0n, flagged: true },
+      sealed: 'no',
     }
     this.#set(item)
     return item
@@ -221,8 +214,7 @@ export function noteAttributes(item: Item): void {
   if (item.copy === null) return
   const { fd } = item.staged.source
   const inode = native.inodeOf(fd)
-  const ctime = lastChange(inode)
-  item.attributesAt = { written: item.copy.copied, ctime, atime: inode.atime, flagged: native.hasFinalFlags(fd) }
+  item.copy.noteAttributes(lastChange(inode), inode.atime, native.hasFinalFlags(fd))
 }
 
 export function writersOf(source: CopySource) {

@@ -299,7 +299,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     readDatum: none('hand descriptions to a process'),
     queuedBytes: none('move inotify watches'),
     readQueued: none('move inotify watches'),
-    runAhead: (tids) => new Uint8Array(tids.length), // gdb waits for each call
+    runAhead: () => [], // gdb waits for each call
     catchUp: none('run programs beside others'),
     beginLook: () => false,
     firstDifference: none('look at many fds'),

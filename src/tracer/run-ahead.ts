@@ -2,7 +2,7 @@
 // What the programs do while the tracer still finds out whether the job is as planned: open the new descriptions. Nobody can
 // see any of it, and it is undone where the job has changed; so both take place at the same time, on two processors.
 import { FdmoveError } from '../errors.js'
-import { native, type Session, type Vouched } from '../native.js'
+import type { Session, Vouched } from '../native.js'
 import { type Difference, differenceBefore, type Expected } from './looks.js'
 import type { Prepared } from './prepared.js'
 import { callDeadlineUs, endsOf, load, outcomesOf, type PhaseOutcome, tidsOf } from './run-phases.js'
@@ -21,16 +21,16 @@ export type Ahead = {
 export function runAhead(session: Session, { programs, numbers, before }: Prepared): Ahead {
   load(session, programs, numbers)
   const tids = tidsOf(programs)
-  const lists = before.map(({ tid }) => native.listFds(tid)) // as long as nothing of ours is in the tables
-  const looking = session.runAhead(tids, endsOf(programs, 'set'), callDeadlineUs)
-  if (!looking.includes(1)) return { vouched: [], outcomes: () => undefined }
+  const listed = session.runAhead(tids, endsOf(programs, 'set'), callDeadlineUs)
   const asked: Expected[] = []
   const vouched: Vouched[] = []
-  for (const [index, expected] of before.entries()) {
-    if (looking[tids.indexOf(expected.tid)] !== 1) continue
+  for (const expected of before) {
+    const list = listed[tids.indexOf(expected.tid)]
+    if (list === undefined) continue
     asked.push(expected)
-    vouched.push({ tid: expected.tid, fds: expected.fds, listed: lists[index]! })
+    vouched.push({ tid: expected.tid, fds: expected.fds, listed: list })
   }
+  if (asked.length === 0) return { vouched, outcomes: () => undefined }
   let outcomes: readonly PhaseOutcome[] | FdmoveError | undefined
   return {
     vouched,

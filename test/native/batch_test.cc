@@ -279,10 +279,7 @@ TEST("the thread of a batch looks at fds of the job, before it runs and after") 
   auto never = runner.looks(soon());
   CHECK_OK(never);
   CHECK(never->empty());
-  CHECK_OK(runner.begin(1, soon(), true));
-  auto outcome = runner.complete(soon());
-  CHECK_OK(outcome);
-  CHECK_EQUAL(outcome->failed_at, -1);
+  CHECK_OK(runner.begin_look(true));
   auto before = runner.looks(soon());
   CHECK_OK(before);
   CHECK_EQUAL((*before)[0].asked, 0);
@@ -297,7 +294,10 @@ TEST("the thread of a batch looks at fds of the job, before it runs and after") 
   CHECK_EQUAL((*before)[0].owner.pid, 0);
   CHECK_EQUAL((*before)[1].asked, -EBADF);
   CHECK_EQUAL((*before)[1].flags, -EBADF);
-  CHECK_OK(runner.begin_look());
+  auto outcome = runner.run(1, soon());
+  CHECK_OK(outcome);
+  CHECK_EQUAL(outcome->failed_at, -1);
+  CHECK_OK(runner.begin_look(false));
   auto after = runner.looks(soon());
   CHECK_OK(after);
   CHECK_EQUAL((*after)[1].status.stx_ino, status.st_ino);
@@ -317,7 +317,9 @@ TEST("a part that nobody waited for is undone with the rest") {
   for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
   program.looks = {0};
   CHECK_OK(runner.load(program, soon()));
-  CHECK_OK(runner.begin(program.operations.size(), soon(), true));
+  CHECK_OK(runner.begin_look(true));
+  CHECK_OK(runner.end_look(soon()));
+  CHECK_OK(runner.begin(program.operations.size(), soon()));
   CHECK_OK(runner.rollback(soon()));
   CHECK_OK(runner.finish(soon()));
   CHECK_EQUAL(frozen.fds(), frozen.before);
