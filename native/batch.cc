@@ -286,7 +286,6 @@ Status Batch::begin_look(bool signals) {
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
   note_running(true);
-  looked_ = true;
   return go(Entry::kLook);
 }
 

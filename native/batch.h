@@ -132,10 +132,6 @@ class Batch {
   /** Operations done so far, the one that failed included. */
   [[nodiscard]] size_t done() const { return done_; }
   [[nodiscard]] bool failed() const { return failed_; }
-  /** A part was begun and not yet completed. */
-  [[nodiscard]] bool running() const { return running_; }
-  /** It has looked, or been sent to. */
-  [[nodiscard]] bool looked() const { return looked_; }
   /** The thread hangs in the kernel. It will take back what was done and end when it comes out; the memory must stay. */
   [[nodiscard]] bool stuck() const { return stuck_; }
 
@@ -194,7 +190,6 @@ class Batch {
   pid_t tid_ = 0;  ///< of our thread; 0: there is none
   bool running_ = false;  ///< a part was begun, and nobody has waited for its end
   bool failed_ = false;
-  bool looked_ = false;
   bool born_ = false;  ///< it has left its first stop
   bool stuck_ = false;
   bool committed_ = false;

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <utility>
 
 namespace fdmove {
 
@@ -76,6 +77,8 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     ProgramRunner& runner = *runners[at];
     runner.program_ = programs[at];
     runner.results_.clear();
+    runner.looks_.clear();
+    runner.looking_ = false;
     runner.begun_ = 0;
     runner.scratch_.push_back(std::make_unique<Scratch>());
     Scratch& scratch = *runner.scratch_.back();
@@ -203,17 +206,18 @@ Status ProgramRunner::begin(size_t end, const Deadline&) {
 
 Status ProgramRunner::begin_look(bool signals) {
   if (faults_->hit()) return Failure{EIO, "statx", Side::kTracee, tracee_->tid(), nullptr, "failed on purpose"};
+  looks_.clear();
+  looking_ = true;
   return batch()->begin_look(signals);
 }
 
-Status ProgramRunner::end_look(const Deadline& deadline) const {
-  return batch() != nullptr && batch()->running() ? batch()->complete(deadline) : Status{Done{}};
-}
-
-Result<std::vector<BatchLook>> ProgramRunner::looks(const Deadline& deadline) const {
-  FDMOVE_TRY(end_look(deadline));
-  if (!batch()->looked()) return std::vector<BatchLook>{};
-  return batch()->looks();
+Status ProgramRunner::end_look(const Deadline& deadline) {
+  if (!std::exchange(looking_, false)) return Done{};
+  FDMOVE_TRY(batch()->complete(deadline));
+  auto looks = batch()->looks();
+  if (!looks.ok()) return looks.failure();
+  looks_ = std::move(*looks);
+  return Done{};
 }
 
 Result<Outcome> ProgramRunner::complete(const Deadline& deadline) {

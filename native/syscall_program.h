@@ -105,10 +105,10 @@ class ProgramRunner {
   [[nodiscard]] bool can_look() const { return batch() != nullptr && !program_->looks.empty(); }
   /** Begins to look at them, between two parts, which changes nothing; with `signals`, also at who is signalled about them. */
   Status begin_look(bool signals);
-  /** Waits for a look that was begun. */
-  Status end_look(const Deadline& deadline) const;
-  /** What the last look found, which is waited for; nothing where there was none. */
-  Result<std::vector<BatchLook>> looks(const Deadline& deadline) const;
+  /** Waits for a look that was begun, and keeps what it found. */
+  Status end_look(const Deadline& deadline);
+  /** What the last look found, in the order of Program::looks; empty where there was none. */
+  [[nodiscard]] const std::vector<BatchLook>& looks() const { return looks_; }
 
   /** Reads from a datum, e.g. what recvmsg left there. */
   Result<std::string> read_datum(size_t index, size_t size) const;
@@ -162,6 +162,8 @@ class ProgramRunner {
   size_t end_ = 0;    ///< of the part that was begun
   size_t begun_ = 0;  ///< as much of it as the batch was sent to do; a call that is made to fail ends it early
   bool faulty_ = false;  ///< the next call is to be taken for one that failed
+  bool looking_ = false;  ///< a look was begun
+  std::vector<BatchLook> looks_;
   std::string note_;
 };
 

@@ -346,13 +346,15 @@ class Session : public Napi::ObjectWrap<Session> {
     int64_t mask = to_i64(info[2]);
     ProgramRunner* on = runner(tid);
     if (on == nullptr || !on->can_look()) return throw_failure(info.Env(), Failure{ESRCH, "look", Side::kTracer, tid});
-    auto looks = on->looks(deadline(info[3]));
-    if (!looks.ok()) return throw_failure(info.Env(), looks.failure());
+    Status looked = on->end_look(deadline(info[3]));
+    if (!looked.ok()) return throw_failure(info.Env(), looked.failure());
+    constexpr size_t kNumbers = std::tuple_size_v<decltype(numbers_of(std::declval<BatchLook>(), 0))>;
+    if (on->looks().empty() || on->looks().size() * kNumbers != expected.ElementLength())
+      return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "what is expected of fds is not what was looked at"));
     const int64_t* wanted = expected.Data();
     size_t at = 0;
-    for (const BatchLook& look : *looks) {
+    for (const BatchLook& look : on->looks()) {
       for (int64_t found : numbers_of(look, mask)) {
-        if (at == expected.ElementLength()) return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "more fds than numbers"));
         if (wanted[at] != -1 && wanted[at] != found) return Napi::Number::New(info.Env(), static_cast<double>(at));
         at++;
       }

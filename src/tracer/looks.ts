@@ -3,7 +3,7 @@
 // switch, while it is as it was planned for, and what after it.
 import type { Staged } from '../copy/contract.js'
 import type { HeldFd } from '../job/snapshot.js'
-import type { Session } from '../native.js'
+import type { Session, Vouched } from '../native.js'
 import { fileFlags, statusFlags } from '../plan/file-flags.js'
 import type { JobPlan, Unit } from '../plan/job-plan.js'
 
@@ -12,6 +12,9 @@ const lookDeadlineUs = 2_000_000
 
 /** What is expected of the fds of one table, as Session.firstDifference() compares it. */
 export type Expected = { readonly tid: number; readonly fds: Int32Array; readonly numbers: BigInt64Array }
+
+/** Fds that the job has been asked about, and what of them the look at the rest need not see. */
+export type Asked = { readonly asked: readonly Expected[]; readonly vouched: readonly Vouched[] }
 
 /** In the order of Session.firstDifference(). */
 const aspects = [
@@ -76,9 +79,9 @@ function signals(flags: number, signalling: boolean): bigint {
 /** The first thing that a job tells otherwise than expected. */
 export type Difference = { readonly fd: number; readonly aspect: Aspect }
 
-/** By the look before the switch. */
-export function differenceBefore(session: Session, expected: Expected): Difference | undefined {
-  return difference(session, expected, plannedFlags)
+/** Whether the look before the switch bears out what is expected. */
+export function isAsExpected(session: Session, expected: Expected): boolean {
+  return difference(session, expected, plannedFlags) === undefined
 }
 
 /** What the job tells otherwise than planned after the switch; 'unasked' where it cannot be asked. */

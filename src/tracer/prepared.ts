@@ -5,13 +5,13 @@ import { FdmoveError } from '../errors.js'
 import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.js'
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
-import type { Session, Vouched } from '../native.js'
+import type { Session } from '../native.js'
 import { compileJob, phases, type UnitProgram } from '../plan/compile.js'
 import { isDirectory, isPollable } from '../plan/inode-kind.js'
 import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
-import { type Expected, expectedBefore } from './looks.js'
+import { type Asked, type Expected, expectedBefore, isAsExpected } from './looks.js'
 import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
 
 /** A plan with its programs, made before the freeze and used if the job has not changed shape since. */
@@ -51,6 +51,12 @@ export type SwitchTools = {
   readonly mayAsk: boolean
 }
 
+/**
+ * From so many fds on the job is asked about them: what that needs before the stop takes milliseconds (expectLockedFiles()), in
+ * which it writes on.
+ */
+const worthAsking = 16
+
 export function prepare(
   { session, reader, staged, mayAsk }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayAsk'>,
   snapshot: JobSnapshot,
@@ -59,7 +65,7 @@ export function prepare(
 ): Prepared {
   const plan = planJob(snapshot)
   const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer })
-  const before = mayAsk ? expectedBefore(plan) : []
+  const before = mayAsk && countFds(plan) >= worthAsking ? expectedBefore(plan) : []
   const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))
   const point = phases.indexOf('commit')
   const numbers = programs.map(({ unit, program, ends }) => {
@@ -67,7 +73,7 @@ export function prepare(
     return session.compile({ ...program, point: ends[point]!, ...(asks === undefined ? {} : { looks: asks }) })
   })
   const steady = isSteady(plan, staged)
-  const mayRunAhead = mayAsk && steady && io.length === 0 && isAlone(programs)
+  const mayRunAhead = before.length > 0 && steady && io.length === 0 && isAlone(programs)
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
   const special = { directories, watchers, inTheWay: inTheWay(plan), alike: alikeIn(snapshot) }
@@ -83,6 +89,10 @@ function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | unde
   if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return undefined
   const executable = descriptions.filter(({ inode }) => inode !== undefined && (inode.mode & 0o111) !== 0)
   return new Set(executable.map(({ inode }) => inode!.key))
+}
+
+function countFds({ units }: JobPlan): number {
+  return units.reduce((sum, { table }) => sum + (table?.held.length ?? 0), 0)
 }
 
 function isSteady({ inodes, descriptions, remaps }: JobPlan, staged: ReadonlyMap<string, Staged>): boolean {
@@ -101,19 +111,20 @@ export function pathOf(staged: ReadonlyMap<string, Staged>): (key: string) => Bu
   return (key) => staged.get(key)?.path ?? undefined
 }
 
-/** Whether the job holds what it held when the programs were made, but for what is vouched for. */
+/** Whether the job holds what it held when the programs were made. Part of that may have been asked of it already. */
 export function isAsPrepared(
-  reader: JobReader,
+  { session, reader }: Pick<SwitchTools, 'session' | 'reader'>,
   { snapshot, steady, alike }: Prepared,
   pids: readonly number[],
-  vouched: readonly Vouched[] = [],
+  { vouched, asked }: Asked = { vouched: [], asked: [] },
 ): boolean {
   return (
     steady &&
     snapshot.fingerprint === reader.fingerprint(pids, snapshot, vouched) &&
     (!reader.local || isSignalledAsBefore(snapshot, vouched)) && // asking that borrows fds
     areTablesShared(snapshot) &&
-    alike.every(areGrouped)
+    alike.every(areGrouped) &&
+    asked.every((expected) => isAsExpected(session, expected))
   )
 }
 

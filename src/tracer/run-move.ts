@@ -223,7 +223,7 @@ function rehearse(
     return all ? [...new Set([...children, ...reader.holders(walkAll ? others : fresh)])] : children
   }
   newcomers(new Set(pids))
-  isAsPrepared(reader, prepared, pids)
+  isAsPrepared(context, prepared, pids)
   return { pids, prepared, newcomers }
 }
 

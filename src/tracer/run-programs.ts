@@ -18,8 +18,8 @@ import { callDeadlineUs, load, must, runAll, runPhase } from './run-phases.js'
 
 const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
 
-/** The job is not as planned, or the owners of descriptions in these threads could not open them. */
-type Failed = { readonly changed: boolean; readonly tids: readonly number[]; readonly error: FdmoveError }
+/** The owners of descriptions in these threads could not open them. */
+type Failed = { readonly tids: readonly number[]; readonly error: FdmoveError }
 
 /**
  * Phases open to commit over all units; `ahead` is what was done of them already. Yields what can be tried in another way;
@@ -48,7 +48,6 @@ export function runUntilCommitted(
     if (ahead === undefined) load(session, programs, prepared.numbers)
     const alone = isAlone(programs)
     const done = ahead?.outcomes() ?? runAll(session, programs, alone ? 'set' : 'open')
-    if (done instanceof FdmoveError) return { changed: true, tids: [], error: done }
     const failed: { tid: number; error: FdmoveError }[] = []
     for (const [index, outcome] of done.entries()) {
       const { unit, opens } = programs[index]!
@@ -58,7 +57,7 @@ export function runUntilCommitted(
       }
       opened.set(unit.tid, outcome.results)
     }
-    if (failed.length > 0) return { changed: false, tids: failed.map(({ tid }) => tid), error: failed[0]!.error }
+    if (failed.length > 0) return { tids: failed.map(({ tid }) => tid), error: failed[0]!.error }
     for (const one of programs) {
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)

@@ -120,11 +120,8 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     let ahead = mayRunAhead && areThere ? runAhead(session, prepared) : undefined
     clock.mark('load')
 
-    const asPlanned = quietly(context, prepared, pids, deadlineUs, ahead?.vouched)
-    if (ahead !== undefined && asPlanned !== prepared) {
-      rollback(session)
-      ahead = undefined
-    }
+    const asPlanned = quietly(context, prepared, pids, deadlineUs, ahead)
+    if (asPlanned !== prepared) ahead = undefined
     prepared = asPlanned
     // Programs that nobody waits for take us for dead after a while: not while files are settled for a long time.
     if (context.maxPauseUs > shortPauseUs) ahead?.outcomes()
@@ -142,7 +139,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
       rollback(session)
       ahead = undefined
       if (attempt === 2) throw failed.error
-      prepared = failed.changed ? planAnew(context, pids, deadlineUs) : openingFor(context, prepared, failed.tids)
+      prepared = openingFor(context, prepared, failed.tids)
     }
     clock.mark('switch')
 
@@ -168,19 +165,23 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   }
 }
 
-/** The plan for what the job holds, with nothing under way. Requests that end may open and close fds of the job. */
+/**
+ * The plan for what the job holds, with nothing under way: requests that end may open and close fds of the job. Where it is not
+ * the prepared one, what was done ahead is undone.
+ */
 function quietly(
   context: SwitchContext,
   prepared: Prepared,
   pids: readonly number[],
   deadlineUs: number,
-  vouched: Ahead['vouched'] | undefined,
+  ahead: Ahead | undefined,
 ): Prepared {
-  const { session, reader, sources } = context
+  const { session, sources } = context
   // A file that could not be opened beforehand cannot be waited for yet.
   const waitedFor = prepared.io.map((one) => ({ ...one, direct: one.direct.filter((key) => sources.has(key)) }))
   quiesce(session, waitedFor, sources, deadlineUs)
-  if (isAsPrepared(reader, prepared, pids, vouched)) return prepared
+  if (isAsPrepared(context, prepared, pids, ahead)) return prepared
+  if (ahead !== undefined) rollback(session) // a look at the job shall find nothing of ours in it
   const anew = planAnew(context, pids, deadlineUs)
   if (anew.io.every((one) => waitedFor.some((before) => includes(before, one)))) return anew
   quiesce(session, anew.io, sources, deadlineUs)
