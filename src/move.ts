@@ -79,10 +79,11 @@ export async function undo(
   manifestPath: string,
   options: Omit<MoveOptions, 'from' | 'to' | 'select'> = {},
 ): Promise<MoveResult> {
-  const [{ readManifest }, { readFileSync }, { parseStat }] = await Promise.all([
+  const [{ readManifest }, { readFileSync }, { parseStat }, { below }] = await Promise.all([
     import('./report/manifest.js'),
     import('node:fs'),
     import('./proc/index.js'),
+    import('./job/storage.js'),
   ])
   const manifest = readManifest(manifestPath)
   if (readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim() !== manifest.bootId)
@@ -96,7 +97,11 @@ export async function undo(
   })
   if (pids.length === 0)
     throw new FdmoveError('ERR_FDMOVE_IDENTITY', 'none of the processes of that manifest is alive any more')
-  const back = { overwrite: true, ...options, from: manifest.to, to: manifest.from } as const
+  const replaces = manifest.files.flatMap(({ from, original }) => {
+    const path = below(manifest.from, from)
+    return original === null || path === undefined ? [] : [{ path, ...original }]
+  })
+  const back = { replaces, ...options, from: manifest.to, to: manifest.from } as const
   const select = { kind: 'pids', pids, tree: true } as const
   if (manifest.leave === 'nothing' || manifest.aside === null) return await move({ ...back, select })
   // What was left in the old place has to go before anything can come back there.

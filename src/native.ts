@@ -159,6 +159,8 @@ export type Inode = {
   readonly blocks: bigint
   /** Of its last change, in nanoseconds. */
   readonly ctime: bigint
+  /** Of the last change of its data. */
+  readonly mtime: bigint
   /** And of its last access. */
   readonly atime: bigint
 }

@@ -6,6 +6,15 @@ export type Selection =
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'all' }
 
+/** A file as a move left it behind. `path` is relative to the storage. */
+export type LeftFile = {
+  readonly path: Buffer
+  readonly dev: bigint
+  readonly ino: bigint
+  /** Of bytes and nanoseconds; null in a manifest of an older fdmove. */
+  readonly contents: { readonly size: bigint; readonly mtime: bigint } | null
+}
+
 /** Who makes the system calls in the job. */
 export type EngineName = 'ptrace' | 'gdb'
 
@@ -32,6 +41,8 @@ export type MoveOptions = {
   /** Compare the settled files with the originals by checksum. */
   readonly verify?: boolean
   readonly overwrite?: boolean
+  /** Files at `to` that are replaced even so, if they are as they were left: what `undo` goes back to. */
+  readonly replaces?: readonly LeftFile[]
   readonly leave?: 'nothing' | 'symlink' | 'bind'
   /** Where to write the manifest; default below /var/lib/fdmove. */
   readonly manifest?: string

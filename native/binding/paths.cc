@@ -111,6 +111,7 @@ Napi::Value inode_of(Napi::Env env, const struct stat& status) {
   inode.Set("size", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_size)));
   inode.Set("blocks", Napi::BigInt::New(env, static_cast<uint64_t>(status.st_blocks)));
   inode.Set("ctime", Napi::BigInt::New(env, nanoseconds(status.st_ctim)));
+  inode.Set("mtime", Napi::BigInt::New(env, nanoseconds(status.st_mtim)));
   inode.Set("atime", Napi::BigInt::New(env, nanoseconds(status.st_atim)));
   return inode;
 }

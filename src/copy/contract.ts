@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the copy half of a move promises to the rest, as types.
-import type { ProgressEvent } from '../options.js'
+import type { LeftFile, ProgressEvent } from '../options.js'
 import type { Estimate } from './passes.js'
 
 /** One inode of OLD that the job needs at NEW. */
@@ -55,7 +55,8 @@ export type DestinationOptions = {
   readonly from: Buffer
   readonly to: Buffer
   readonly copy: 'auto' | 'none'
-  readonly overwrite: boolean
+  /** What may be replaced at NEW: nothing, anything, or files that are as they were left. */
+  readonly overwrite: boolean | readonly LeftFile[]
   /** Budget of the pause in microseconds: passes go on until what is left fits. Default 100 ms. */
   readonly maxPauseUs?: number
   /** 'tracefs' refuses where the kernel's log cannot be read; 'compare' never uses it. Default 'auto'. */

@@ -6,7 +6,7 @@ import { type LiveCopy, native } from '../native.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
 import { lastChange } from './last-change.js'
-import { place } from './placing.js'
+import { mayReplace, place } from './placing.js'
 import { join, keyOf, parentOf } from './relative-path.js'
 import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
 import type { Tree } from './tree.js'
@@ -114,7 +114,7 @@ export class Items {
     if (staged.foreign) return
     for (const path of staged.source.names) {
       if (!staged.published.some((name) => name.path.equals(path)))
-        publishName(staged, path, this.#directories, this.#options.overwrite)
+        publishName(staged, path, this.#directories, (present) => mayReplace(this.#options.overwrite, path, present))
     }
     if (staged.source.names.length > 0) dropStaging(staged)
   }

@@ -1,13 +1,31 @@
 // SPDX-License-Identifier: MIT
 // Where an inode of OLD goes at NEW, and what may stand in its way.
 import { FdmoveError } from '../errors.js'
-import { native } from '../native.js'
+import { type Inode, native } from '../native.js'
+import type { LeftFile } from '../options.js'
 import type { CopySource, DestinationOptions } from './contract.js'
 import type { Directories } from './directories.js'
 import { join, nameOf, parentOf } from './relative-path.js'
 import { isSameKind, openExisting, type StagedInode, stage } from './staged-inode.js'
 
 type Place = Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
+
+/** Whether `present`, which has the name `path` at NEW, may be replaced. A directory never. */
+export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buffer, present: Inode): boolean {
+  if (isSameKind('directory', present)) return false
+  if (typeof overwrite === 'boolean') return overwrite
+  // Not the device: it may have another number after a umount. Nor ctime, which a rename changes.
+  return overwrite.some(
+    ({ path: left, dev, ino, contents }) =>
+      path.equals(left) &&
+      ino === present.ino &&
+      (contents === null ? dev === present.dev : isAsLeft(contents, present)),
+  )
+}
+
+function isAsLeft({ size, mtime }: NonNullable<LeftFile['contents']>, present: Inode): boolean {
+  return size === present.size && mtime === BigInt.asUintN(64, present.mtime)
+}
 
 /** Refuses, before anything is made, what has a final name of `source` already. */
 export function checkNames(source: CopySource, directories: Directories, { to, overwrite }: Place): void {
@@ -23,7 +41,7 @@ export function checkNames(source: CopySource, directories: Directories, { to, o
       if (isSameKind('directory', present)) continue
       throw new FdmoveError('ERR_FDMOVE_EXISTS', `${there} exists and is no directory`)
     }
-    if (overwrite && !isSameKind('directory', present)) continue
+    if (mayReplace(overwrite, path, present)) continue
     throw new FdmoveError('ERR_FDMOVE_EXISTS', `${there} exists already; --overwrite replaces it, --copy none uses it`)
   }
 }

@@ -144,8 +144,13 @@ function make(source: CopySource, directory: Directory): StagedInode {
   }
 }
 
-/** Gives the inode one more final name. With `overwrite`, what has that name is kept aside. */
-export function publishName(staged: StagedInode, path: Buffer, directories: Directories, overwrite: boolean): void {
+/** Gives the inode one more final name. What has that name and may be replaced is kept aside. */
+export function publishName(
+  staged: StagedInode,
+  path: Buffer,
+  directories: Directories,
+  mayReplace: (present: Inode) => boolean,
+): void {
   const directory = directories.ensure(parentOf(path))
   const name = nameOf(path)
   directories.touch(directory)
@@ -159,9 +164,8 @@ export function publishName(staged: StagedInode, path: Buffer, directories: Dire
       if (movesStaging) staged.staging = null
       staged.published.push({ path, directory, saved: null })
     } catch (error) {
-      const present = isErrno(error, 'EEXIST') && overwrite ? native.inodeAt(directory.fd, name) : null
-      if (present === null) throw error
-      if ((present.mode & S_IFMT) === S_IFDIR) throw error
+      const present = isErrno(error, 'EEXIST') ? native.inodeAt(directory.fd, name) : null
+      if (present === null || !mayReplace(present)) throw error
       const aside = movesStaging ? staging.name : stagingName()
       if (!movesStaging) native.linkFd(staged.fd, directory.fd, aside)
       try {

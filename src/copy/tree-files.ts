@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
+import type { DestinationOptions } from './contract.js'
 import type { Directories, Directory } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
 import {
@@ -13,13 +14,13 @@ import {
   O_PATH,
   O_RDONLY,
   O_RDWR,
-  S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
   S_IFSOCK,
 } from './flags.js'
 import { lastChange } from './last-change.js'
+import { mayReplace } from './placing.js'
 import { join, nameOf, parentOf } from './relative-path.js'
 import { stagingName } from './staged-inode.js'
 import type { TreeNames } from './tree-names.js'
@@ -47,7 +48,7 @@ export class TreeFiles {
   readonly #from: Buffer
   readonly #to: Buffer
   readonly #directories: Directories
-  readonly #overwrite: boolean
+  readonly #overwrite: DestinationOptions['overwrite']
   readonly #control: CopyControl
   readonly #names: TreeNames
 
@@ -55,7 +56,7 @@ export class TreeFiles {
     readonly from: Buffer
     readonly to: Buffer
     readonly directories: Directories
-    readonly overwrite: boolean
+    readonly overwrite: DestinationOptions['overwrite']
     readonly control: CopyControl
     readonly names: TreeNames
   }) {
@@ -185,7 +186,7 @@ export class TreeFiles {
   #targetFor(directory: Directory, path: Buffer): Buffer | string {
     const present = native.inodeAt(directory.fd, nameOf(path))
     if (present === null) return nameOf(path)
-    if (!this.#overwrite || typeOf(present) === S_IFDIR)
+    if (!mayReplace(this.#overwrite, path, present))
       throw new FdmoveError('ERR_FDMOVE_EXISTS', `${join(this.#to, path).toString()} exists already`)
     return stagingName()
   }

@@ -7,6 +7,7 @@
 import { closeSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
+import type { DestinationOptions } from './contract.js'
 import type { Directories } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
 import { S_IFDIR, S_IFREG } from './flags.js'
@@ -70,7 +71,7 @@ export function openTree(options: {
   readonly to: Buffer
   readonly dirs: readonly Buffer[]
   readonly directories: Directories
-  readonly overwrite: boolean
+  readonly overwrite: DestinationOptions['overwrite']
   readonly control: CopyControl
   /** `${dev}:${ino}` of what the job holds: copied as its own, not here. */
   readonly held: ReadonlySet<string>

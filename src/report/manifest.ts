@@ -9,10 +9,11 @@
 //     "leave": "nothing",                        what --leave put in the old place
 //     "aside": null,                             where --leave keeps what was in the old place
 //     "processes": [ { "pid": 1234, "startTime": "987654", "comm": "job" } ],
-//     "files": [ { "from": "/old/job.log", "to": "/new/job.log", "ino": "131", "dev": "2049" } ] }
+//     "files": [ { "from": "/old/job.log", "to": "/new/job.log", "ino": "131", "dev": "2049",
+//                  "size": "4096", "mtime": "1769860800000000000" } ] }
 //
 // `startTime` is field 22 of /proc/PID/stat, in clock ticks; with `bootId` it tells a pid that was used again.
-// `dev` and `ino` are those of the file at `from` when it was left behind: `undo` may replace that very file.
+// `dev`, `ino`, `size` and `mtime` are those of the file at `from` when it was left behind: `undo` may replace that very file.
 import { isUtf8 } from 'node:buffer'
 import {
   closeSync,
@@ -28,6 +29,7 @@ import {
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdmoveError } from '../errors.js'
+import type { LeftFile } from '../options.js'
 
 export const manifestSchema = 'fdmove/manifest/1'
 
@@ -42,7 +44,7 @@ export type ManifestFile = {
   readonly from: Buffer
   readonly to: Buffer
   /** The inode left behind at `from`; null when there is none by that name (a deleted file). */
-  readonly original: { readonly dev: bigint; readonly ino: bigint } | null
+  readonly original: Omit<LeftFile, 'path'> | null
 }
 
 export type Manifest = {
@@ -153,6 +155,7 @@ export function serializeManifest(manifest: Manifest): string {
         from: encodePath(from),
         to: encodePath(to),
         ...(original === null ? {} : { dev: String(original.dev), ino: String(original.ino) }),
+        ...(original?.contents ? { size: String(original.contents.size), mtime: String(original.contents.mtime) } : {}),
       })),
     },
     undefined,
@@ -182,9 +185,15 @@ export function parseManifest(text: string): Manifest {
       }
     }),
     files: list(object.files, 'files').map((entry, i) => {
-      const { from, to, dev, ino } = record(entry, `files[${i}]`)
+      const { from, to, dev, ino, size, mtime } = record(entry, `files[${i}]`)
+      const contents =
+        size === undefined
+          ? null
+          : { size: decimal(size, `files[${i}].size`), mtime: decimal(mtime, `files[${i}].mtime`) }
       const original =
-        dev === undefined ? null : { dev: decimal(dev, `files[${i}].dev`), ino: decimal(ino, `files[${i}].ino`) }
+        dev === undefined
+          ? null
+          : { dev: decimal(dev, `files[${i}].dev`), ino: decimal(ino, `files[${i}].ino`), contents }
       return { from: absolutePath(from, `files[${i}].from`), to: absolutePath(to, `files[${i}].to`), original }
     }),
   }

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { joinPath } from '../job/storage.js'
+import { native } from '../native.js'
 import type { Manifest, reserveManifest } from '../report/manifest.js'
 import type { MoveResult, ProcessReport, RemainingHold } from '../report/result.js'
 import type { Leave } from './leave.js'
@@ -34,6 +35,7 @@ export function report(
   request: MoveRequest,
   reserved: ReturnType<typeof reserveManifest>,
   leave: Leave | undefined,
+  sources: ReadonlyMap<string, number>,
 ): MoveResult {
   const { plan, snapshot, settled } = outcome
   const inodes = new Map(plan.inodes.map((inode) => [inode.key, inode]))
@@ -52,10 +54,10 @@ export function report(
     aside: leave?.aside ?? null,
     processes: snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })),
     files: paths
-      .filter(({ key }) => inodes.get(key)?.kind === 'file')
+      .filter(({ key }) => inodes.get(key)?.kind !== 'directory')
       .map(({ key, from, to }) => {
         const [dev, ino] = key.split(':').map(BigInt)
-        return { from, to, original: { dev: dev!, ino: ino! } }
+        return { from, to, original: { dev: dev!, ino: ino!, contents: contentsOf(sources.get(key)) } }
       }),
   }
   try {
@@ -127,4 +129,11 @@ function remaining(job: Job, snapshot: JobSnapshot): RemainingHold[] {
       cwd === undefined ? [] : [{ pid, kind: 'cwd', what: cwd.relative.toString(), why }],
     ),
   ]
+}
+
+/** What `undo` knows a file again by. */
+function contentsOf(source: number | undefined): { readonly size: bigint; readonly mtime: bigint } | null {
+  if (source === undefined) return null
+  const { size, mtime } = native.inodeOf(source)
+  return { size, mtime: BigInt.asUintN(64, mtime) } // there are times before 1970
 }

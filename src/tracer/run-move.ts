@@ -87,7 +87,7 @@ async function moveWith(
     from: job.from.path,
     to: job.to.path,
     copy: request.copy ?? 'auto',
-    overwrite: request.overwrite ?? false,
+    overwrite: request.overwrite === true || (request.replaces ?? false),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
     bytesPerSecond: request.bytesPerSecond ?? 0,
@@ -144,7 +144,7 @@ async function moveWith(
     const notes = [...outcome.notes, ...destination.notes()]
     destination.finish()
     tell({ kind: 'phase', phase: 'verify' })
-    const result = report(job, outcome, staged, request, manifest, leave)
+    const result = report(job, outcome, staged, request, manifest, leave, opened)
     tell({ kind: 'phase', phase: 'done' })
     const timeline = recorder?.spans(outcome.startUs, outcome.pause)
     return {

@@ -171,6 +171,27 @@ test('a job that makes processes as fast as it can is moved or let go by the dea
   expect(await target.send('check', 20_000)).toMatch(/^ok/)
 })
 
+test('undo replaces what the move left behind, and nothing that was made there since', async ({
+  dirs,
+  spawnTarget,
+  fdmove,
+}) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  await target.send('one')
+  const manifest = `${dirs.new}/../manifest`
+  await move(target.pid, dirs, ['--manifest', manifest])
+  await target.send('two')
+  writeFileSync(`${dirs.old}/log`, 'of another program\n')
+  const refused = await fdmove('undo', manifest, '--json', '--manifest', `${manifest}-2`)
+  expect(refused.exitCode, refused.stderr).toBe(3)
+  expect(refused.json).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_EXISTS' } })
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another program\n')
+  const told = await fdmove('undo', manifest, '--json', '--manifest', `${manifest}-3`, '--overwrite')
+  expect(told.exitCode, told.stderr).toBe(0)
+  await target.send('three')
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\ntwo\nthree\n')
+})
+
 test('undo moves the processes of a manifest back, and only those', async ({ dirs, spawnTarget, fdmove }) => {
   const target = await spawnTarget('append-log', `${dirs.old}/log`)
   const manifest = `${dirs.new}/../manifest`

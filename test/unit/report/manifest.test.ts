@@ -21,7 +21,12 @@ const manifest: Manifest = {
   aside: null,
   processes: [{ pid: 12, startTime: 18446744073709551615n, comm: 'job' }],
   files: [
-    { from: Buffer.from('/old/a\nb'), to: Buffer.from('/new/a\nb'), original: { dev: 2049n, ino: 2n ** 60n } },
+    {
+      from: Buffer.from('/old/a\nb'),
+      to: Buffer.from('/new/a\nb'),
+      original: { dev: 2049n, ino: 2n ** 60n, contents: { size: 5n, mtime: 2n ** 60n } },
+    },
+    { from: Buffer.from('/old/b'), to: Buffer.from('/new/b'), original: { dev: 2049n, ino: 7n, contents: null } },
     { from: Buffer.from('/old/gone'), to: Buffer.from('/new/gone'), original: null },
   ],
 }
