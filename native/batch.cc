@@ -68,6 +68,12 @@ constexpr int64_t kPatienceSeconds = 3;
 /** How long an operation that was cut off may take to come back. */
 constexpr uint64_t kCancelUs = 200'000;
 
+/** How long a thread that waits may take to stop: all it lacks is a processor, which a cgroup (cpu.max) may deny it for a while. */
+constexpr uint64_t kParkUs = 5'000'000;
+
+/** How long taking back may last: a long pause is better than a job that is half moved. */
+constexpr uint64_t kUndoUs = 30'000'000;
+
 /** How long a thread that has taken us for dead may take to its end. */
 constexpr uint64_t kEndUs = 2'000'000;
 
@@ -217,12 +223,17 @@ Status Batch::start(const Deadline& deadline) {
   if (is_error(*executable)) return Failure{static_cast<int>(-*executable), "mprotect", Side::kTracee, maker_->tid()};
   Birth birth{base_ + static_cast<size_t>(fdmove_batch_born - fdmove_batch_code), 0};
   auto made = maker_->inject(SYS_clone, {kThreadFlags, results_at(), 0, 0, 0, control_at()}, deadline, &birth);
+  // It may be born all the same, or later: its code has to stay where it is.
+  stuck_ = !made.ok() && made.failure().error == ETIMEDOUT;
   if (!made.ok()) return made.failure();
   if (is_error(*made)) return Failure{static_cast<int>(-*made), "clone", Side::kTracee, maker_->tid()};
   if (birth.tid == 0) return Failure{ECHILD, "clone", Side::kTracer, maker_->tid()};
   tid_ = birth.tid;
   Status ready = wait_for_event_stop(tid_, deadline);
-  if (ready.ok()) ready = maker_->end_injection(deadline);
+  stuck_ = !ready.ok() && ready.failure().error == ETIMEDOUT;
+  if (stuck_) return ready;
+  // Without a deadline: all that is left to it is to stop, which a thread that gets no processor (cpu.max) does late.
+  if (ready.ok()) ready = maker_->end_injection(Deadline{});
   if (!ready.ok()) (void)finish(deadline);
   return ready;
 }
@@ -342,7 +353,7 @@ Status Batch::wait_until_waiting(const Deadline& deadline) {
 /** Holds the waiting thread in an event stop, from which it goes on alone should we die. */
 Status Batch::park() {
   FDMOVE_TRY(ptrace_request::interrupt(tid_));
-  Status stopped = wait_for_event_stop(tid_, Deadline::in_us(kCancelUs));
+  Status stopped = wait_for_event_stop(tid_, Deadline::in_us(kParkUs));
   if (!stopped.ok()) return stopped.failure().error == ETIMEDOUT ? stopped : Status{lost()};
   auto now = control();
   if (!now.ok()) return now.failure();
@@ -439,7 +450,7 @@ Status Batch::rollback(const Deadline& deadline) {
   std::optional<Failure> first;
   for (;;) {
     FDMOVE_TRY(go(Entry::kUndo));
-    Status waited = wait_until_waiting(deadline);
+    Status waited = wait_until_waiting(Deadline::in_us(kUndoUs));
     if (!waited.ok()) return maker_->gone() ? Status{Done{}} : waited;
     FDMOVE_TRY(park());
     auto now = control();

@@ -156,7 +156,7 @@ Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadl
   Status started = mapped.batch->start(deadline);
   if (started.ok()) return Done{};
   const Failure& why = started.failure();
-  if (why.code != nullptr || tracee_->gone() || tracee_->stuck()) return why;
+  if (why.code != nullptr || tracee_->gone() || tracee_->stuck() || mapped.batch->stuck()) return why;
   mapped.batch.reset();
   explain(why);
   return Done{};
@@ -407,7 +407,7 @@ Status ProgramRunner::finish_all(const std::vector<ProgramRunner*>& runners, con
   for (ProgramRunner* runner : runners)
     if (!runner->tracee_->stuck()) failure.note(runner->tracee_->begin_end_of_injection(deadline));
   for (ProgramRunner* runner : runners) {
-    failure.note(runner->tracee_->await_end_of_injection(deadline));
+    failure.note(runner->tracee_->await_end_of_injection(Deadline{}));  // it comes, as soon as it gets a processor
     runner->scratch_.clear();
   }
   return failure.status();
