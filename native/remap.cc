@@ -196,11 +196,18 @@ Status Remapper::advise(const Step& step) {
   return lock(step);
 }
 
+/**
+ * ENOMEM may mean that the mapping is locked, but some of its pages cannot be there: PROT_NONE, behind the end of the file.
+ * mlockall(2) passes over that, and so it was before.
+ */
 Status Remapper::lock(const Step& step) {
   const uint64_t when = step.state.has("lf") ? MLOCK_ONFAULT : 0;
   auto locked = injector_.call("mlock2", SYS_mlock2, {step.move.start, size_of(step.move), when});
-  if (!locked.ok()) return locked.failure();
-  return Done{};
+  if (locked.ok()) return Done{};
+  if (locked.failure().error != ENOMEM || locked.failure().side != Side::kTracee) return locked.failure();
+  auto now = read_mapping_states(tracee().tid(), {step.move.start});
+  if (now.ok() && (now->front().flags.empty() || now->front().has("lo"))) return Done{};
+  return locked.failure();
 }
 
 Status Remapper::move(const std::vector<MappingMove>& moves, const Deadline& until) {

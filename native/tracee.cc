@@ -125,13 +125,16 @@ Result<long> Tracee::inject_once(long nr, const arch::SyscallArgs& args, const D
   return end_call(deadline, birth);
 }
 
-/** Whether a mapping could not be made because the process may have no more of them. */
+/** Whether a mapping could not be made or locked because the process may have no more of them. */
 bool Tracee::lacks_room(long nr, const Result<long>& result) {
+  if (nr == SYS_mlock2) return result.ok() && (*result == -ENOMEM || *result == -EAGAIN || *result == -EPERM);
   return (nr == SYS_mmap || nr == SYS_mremap) && result.ok() && (*result == -ENOMEM || *result == -EAGAIN);
 }
 
 Result<long> Tracee::inject_with_room(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {
   LiftedMemoryLimits lifted(pid_);
+  // That one also fails where some pages cannot be there: its caller knows.
+  if (nr == SYS_mlock2) return inject_once(nr, args, deadline);
   Result<long> result = lifted.any() ? inject_once(nr, args, deadline) : Result<long>(-ENOMEM);
   if (!lacks_room(nr, result)) return result;
   return Failure{ENOMEM, nr == SYS_mmap ? "mmap" : "mremap", Side::kTracee, tid_, nullptr,
