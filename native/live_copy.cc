@@ -31,6 +31,9 @@ bool earlier(const struct timespec& a, const struct timespec& b) {
 
 bool equal(const struct timespec& a, const struct timespec& b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
+/** What a device that fails says, and the file system that gave it up (ext4's errors=remount-ro): there fdmove is needed most. */
+bool cannot_write_back(int error) { return error == EROFS || error == EIO; }
+
 Failure differs(uint64_t offset) {
   return refusal("ERR_FDMOVE_DIFFERS", "the contents differ from offset " + std::to_string(offset) + " on");
 }
@@ -324,7 +327,14 @@ Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyContro
     // A log that says all there is since the last pass says what is dirty; else everything may be, also past the end.
     std::optional<std::vector<Range>> unclean;
     if (log_complete) unclean = normalized(dirty, UINT64_MAX);
-    FDMOVE_TRY(clean_source(unclean));
+    Status cleaned = clean_source(unclean);
+    if (!cleaned.ok()) {
+      if (!cannot_write_back(cleaned.failure().error)) return cleaned;
+      // Its pages stay dirty, and no store into them is told: without the log, by comparing, the job can be moved all the same.
+      notes_.note_lost();
+      notes_.note_untold();
+      logged = log_complete = false;
+    }
   }
   auto now = take_snapshot();
   if (!now.ok()) return now.failure();
