@@ -2,6 +2,7 @@
 #include "pipe_copy.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -24,6 +25,15 @@ Result<int> copy_pipe(pid_t pid, int fd, int to) {
   if (copied == -1) return kernel_failure("tee", pid);
   if (copied != queued) return Failure{EIO, "tee", Side::kTracer, pid, nullptr, "not all of the FIFO could be copied"};
   return queued;
+}
+
+Result<bool> hangs_up(pid_t pid, int fd) {
+  auto taken = take_fd(pid, fd);
+  if (!taken.ok()) return taken.failure();
+  UniqueFd from(*taken);
+  pollfd asked{from.get(), POLLIN, 0};
+  if (poll(&asked, 1, 0) == -1) return kernel_failure("poll", pid);
+  return (asked.revents & POLLHUP) != 0;
 }
 
 }  // namespace fdmove

@@ -13,4 +13,7 @@ namespace fdmove {
  */
 Result<int> copy_pipe(pid_t pid, int fd, int to);
 
+/** Whether poll(2) tells a reader that the writers of its FIFO have gone. One that was opened since knows of no writer: it waits for the first. */
+Result<bool> hangs_up(pid_t pid, int fd);
+
 }  // namespace fdmove

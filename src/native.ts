@@ -65,6 +65,8 @@ export type Session = {
   takeFd(pid: number, fd: number): number
   /** Our fd `to` on an empty FIFO gets what the FIFO of a process holds, which keeps it too; native/pipe_copy.h. */
   copyPipe(pid: number, fd: number, to: number): number
+  /** Whether poll(2) tells the reader of a FIFO that its writers have gone. */
+  hangsUp(pid: number, fd: number): boolean
   /** What a read of the fd of a process would find: FIONREAD. */
   queuedBytes(pid: number, fd: number): number
   /** Takes that out of the queue; never blocks. */

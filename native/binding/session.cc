@@ -121,6 +121,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::take_fd>("takeFd"),
                            InstanceMethod<&Session::send_fds>("sendFds"),
                            InstanceMethod<&Session::copy_pipe>("copyPipe"),
+                           InstanceMethod<&Session::hangs_up>("hangsUp"),
                            InstanceMethod<&Session::queued_bytes>("queuedBytes"),
                            InstanceMethod<&Session::read_queued>("readQueued"),
                            InstanceMethod<&Session::run_task_work>("runTaskWork"),
@@ -503,6 +504,13 @@ class Session : public Napi::ObjectWrap<Session> {
                                    static_cast<int>(to_i64(info[2])));
     if (!bytes.ok()) return throw_failure(info.Env(), bytes.failure());
     return Napi::Number::New(info.Env(), *bytes);
+  }
+
+  /** hangsUp(pid, fd) -> whether poll(2) of the FIFO tells POLLHUP. */
+  Napi::Value hangs_up(const Napi::CallbackInfo& info) {
+    auto hangs = fdmove::hangs_up(static_cast<pid_t>(to_i64(info[0])), static_cast<int>(to_i64(info[1])));
+    if (!hangs.ok()) return throw_failure(info.Env(), hangs.failure());
+    return Napi::Boolean::New(info.Env(), *hangs);
   }
 
   /** queuedBytes(pid, fd) -> what a read of it would find. */

@@ -292,6 +292,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     release: detach,
     close: () => gdb.close(),
     copyPipe: none('copy what waits in a pipe'),
+    hangsUp: none('look at a pipe'),
     takeFd: none('take descriptions out of a process'),
     sendFds: none('hand descriptions to a process'),
     remap: none('move mappings'),

@@ -11,7 +11,7 @@
 //   finish   temporary numbers are closed. Nothing is undone from here on, and nothing here can matter if it fails.
 
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
-import { hasOffset, isDirectory } from './inode-kind.js'
+import { hasOffset, isDirectory, kindOf } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
 import {
   addWatches,
@@ -92,6 +92,13 @@ export function opensItself(
   )
 }
 
+/** A reader of a FIFO is opened without waiting for a writer: that there is none may be what it has to see. */
+export function flagsToOpen({ inode, flags }: Pick<Description, 'inode' | 'flags'>): number {
+  const reads = (flags & (fileFlags.O_ACCMODE | fileFlags.O_PATH)) === fileFlags.O_RDONLY
+  const waits = inode !== undefined && kindOf(inode.mode) === 'fifo' && reads
+  return openFlags(flags) | (waits ? fileFlags.O_NONBLOCK : 0)
+}
+
 export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[] {
   const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
   return plan.units.map((unit) => compileUnit(unit, units, plan.descriptions, options))
@@ -137,7 +144,7 @@ function compileUnit(
       continue
     }
     const path = options.pathOf(description.inode.key)!
-    fresh.set(description.id, openInTarget(builder, path, openFlags(description.flags)))
+    fresh.set(description.id, openInTarget(builder, path, flagsToOpen(description)))
   }
   for (const key of directories) receives.push({ kind: 'directory', key })
   const channel = receives.length > 0 ? openChannel(builder) : undefined
@@ -157,6 +164,8 @@ function compileUnit(
     if (role !== undefined || owner.tid !== unit.tid || (flags & fileFlags.O_PATH) !== 0) continue
     const temporary = fresh.get(id)!
     if (signalling || (flags & fileFlags.O_ASYNC) !== 0) copySignalling(builder, owner.fd, temporary)
+    if (flagsToOpen({ inode, flags }) !== openFlags(flags))
+      builder.add('fcntl', [temporary, F_SETFL, flags & statusFlags & ~fileFlags.O_ACCMODE])
     if (inode === undefined || !hasOffset(inode.mode)) continue
     offsets.set(id, builder.operations.length)
     const offset = builder.add('lseek', [owner.fd, 0, SEEK_CUR])

@@ -5,8 +5,8 @@ import type { Staged } from '../copy/contract.js'
 import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { native, type Session } from '../native.js'
-import { opensItself, phases, type UnitProgram } from '../plan/compile.js'
-import { fileFlags, openFlags } from '../plan/file-flags.js'
+import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
+import { fileFlags } from '../plan/file-flags.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
@@ -36,11 +36,13 @@ export function runUntilCommitted(
   const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
   const fds = new Map<number, number>() // description -> our fd on the new one
   const mine: number[] = []
-  const fifos = new Map<string, number>() // key -> our fd on the new FIFO: with both ends there, no open of it can block
+  const fifos = new Map<string, number>() // key -> our fd on the new FIFO
   try {
     for (const { key, kind } of plan.inodes) {
       if (kind !== 'fifo') continue
-      const fd = openSync(`/proc/self/fd/${staged.get(key)!.fd}`, constants.O_RDWR | constants.O_NONBLOCK)
+      // With both ends there no open of it can block. But a reader that was opened while there was a writer is told when it goes.
+      const ends = waitsForFirstWriter(session, plan, key) ? constants.O_RDONLY : constants.O_RDWR
+      const fd = openSync(`/proc/self/fd/${staged.get(key)!.fd}`, ends | constants.O_NONBLOCK)
       fifos.set(key, fd)
       mine.push(fd)
     }
@@ -110,7 +112,7 @@ export function runUntilCommitted(
       count(session, 'open')
       if (description.role === 'mapped-before') return openOld(description, sources.get(description.inode!.key))
       const at = staged.get(description.inode!.key)!
-      return openStaged(at, openFlags(description.flags) | fileFlags.O_CLOEXEC, destination.root)
+      return openStaged(at, flagsToOpen(description) | fileFlags.O_CLOEXEC, destination.root)
     }
   } finally {
     for (const fd of mine) closeSync(fd)
@@ -125,6 +127,20 @@ function setPosition(old: number, position: bigint, fresh: number, what: string)
     const { code, message } = toFdmoveError(error)
     throw new FdmoveError(code, `${what} -> directory: ${message}; nothing was moved`, { cause: error })
   }
+}
+
+/** Whether no writer has been at a FIFO since its readers were opened: poll(2) tells them nothing then. pipe_poll() in fs/pipe.c. */
+function waitsForFirstWriter(session: Session, { descriptions }: JobPlan, key: string): boolean {
+  const ends = descriptions.filter(({ inode, flags }) => inode?.key === key && (flags & fileFlags.O_PATH) === 0)
+  return (
+    ends.length > 0 &&
+    ends.every(
+      ({ owner: { tid, fd }, flags }) =>
+        (flags & fileFlags.O_ACCMODE) === fileFlags.O_RDONLY &&
+        !session.hangsUp(tid, fd) &&
+        session.queuedBytes(tid, fd) === 0,
+    )
+  )
 }
 
 /** The new FIFOs get what is queued in the old ones; read through a description of the job, because opening wakes waiters. */
