@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kPresent = uint64_t{1} << 63;
 constexpr uint64_t kSwapped = uint64_t{1} << 62;
 constexpr uint64_t kOfFile = uint64_t{1} << 61;
+constexpr uint64_t kGuard = uint64_t{1} << 58;  // Linux 6.15
 
 constexpr size_t kEntriesAtOnce = 8192;
 
@@ -69,7 +70,11 @@ Result<std::vector<MappingState>> read_mapping_states(pid_t tid, const std::vect
   return found;
 }
 
-Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, RemoteAddress end) {
+namespace {
+
+/** The pages whose entry in pagemap `wanted` says yes to. */
+template <class Wanted>
+Result<std::vector<PageRange>> pages_that(pid_t tid, RemoteAddress start, RemoteAddress end, const Wanted& wanted_page) {
   std::string path = "/proc/" + std::to_string(tid) + "/pagemap";
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return kernel_failure("open", tid, path);
@@ -82,12 +87,24 @@ Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, Rem
     if (got == -1) return kernel_failure("pread", tid, path);
     if (got < static_cast<ssize_t>(sizeof(uint64_t))) return Failure{EIO, "pread", Side::kTracer, tid, nullptr, path};
     for (size_t index = 0; index < static_cast<size_t>(got) / sizeof(uint64_t); index++, at += page) {
-      if ((entries[index] & (kPresent | kSwapped)) == 0 || (entries[index] & kOfFile) != 0) continue;
+      if (!wanted_page(entries[index])) continue;
       if (!ranges.empty() && ranges.back().start + ranges.back().size == at) ranges.back().size += page;
       else ranges.push_back({at, page});
     }
   }
   return ranges;
+}
+
+}  // namespace
+
+Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, RemoteAddress end) {
+  return pages_that(tid, start, end, [](uint64_t entry) {
+    return (entry & (kPresent | kSwapped)) != 0 && (entry & (kOfFile | kGuard)) == 0;
+  });
+}
+
+Result<std::vector<PageRange>> guard_pages(pid_t tid, RemoteAddress start, RemoteAddress end) {
+  return pages_that(tid, start, end, [](uint64_t entry) { return (entry & kGuard) != 0; });
 }
 
 }  // namespace fdmove

@@ -33,4 +33,7 @@ struct PageRange {
 /** The pages of a private file mapping that are no longer the file's: written to once, swapped out or not. */
 Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, RemoteAddress end);
 
+/** The pages of a file mapping that nobody may touch: MADV_GUARD_INSTALL of madvise(2). */
+Result<std::vector<PageRange>> guard_pages(pid_t tid, RemoteAddress start, RemoteAddress end);
+
 }  // namespace fdmove

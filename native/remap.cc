@@ -22,6 +22,7 @@ constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kTwice = size_t{4} << 20;
 
 constexpr int kProtBti = 0x10;  // PROT_BTI of arm64
+constexpr uint64_t kGuardInstall = 102;  // MADV_GUARD_INSTALL of Linux 6.13, of files since 6.15
 
 struct Advice {
   const char* flag;
@@ -192,6 +193,10 @@ Status Remapper::advise(const Step& step) {
     auto advised = injector_.call("madvise", SYS_madvise, {move.start, size_of(move), static_cast<uint64_t>(one.advice)});
     if (!advised.ok()) return advised.failure();
   }
+  for (const PageRange& guard : step.guards) {
+    auto installed = injector_.call("madvise", SYS_madvise, {guard.start, guard.size, kGuardInstall});
+    if (!installed.ok()) return installed.failure();
+  }
   if (!step.state.has("lo")) return Done{};
   return lock(step);
 }
@@ -225,6 +230,12 @@ Status Remapper::move(const std::vector<MappingMove>& moves, const Deadline& unt
     Step step;
     step.move = moves[index];
     step.state = (*states)[index];
+    // The flag says that there may be some; kernels before it have them in private mappings mostly, which are looked through anyway.
+    if (step.state.has("gu") || !step.move.shared) {
+      auto guards = guard_pages(tracee().tid(), step.move.start, step.move.end);
+      if (!guards.ok()) return guards.failure();
+      step.guards = guards.take();
+    }
     steps_.push_back(std::move(step));
   }
   for (size_t index = first; index < steps_.size(); index++) FDMOVE_TRY(place(steps_[index], steps_[index].move.fresh_fd, until));
@@ -266,6 +277,7 @@ Status Remapper::take_back(Step& step) {
     Step back;
     back.move = move;
     back.state = step.state;
+    back.guards = step.guards;
     return place(back, move.old_fd, Deadline{});
   }
   const int protection = protection_of(move, step.state);

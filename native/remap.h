@@ -59,6 +59,7 @@ class Remapper {
   struct Step {
     MappingMove move;
     MappingState state;
+    std::vector<PageRange> guards;
     Phase phase = Phase::kUntouched;
     bool unlocked = false;        ///< munlock was called on the mapping that is still there
     bool opened = false;          ///< its protection was loosened
