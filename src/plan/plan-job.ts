@@ -3,7 +3,7 @@
 // cannot be moved. Pure: no I/O.
 
 import { type HeldInode, type HeldWatch, isElsewhere, type JobSnapshot } from '../job/snapshot.js'
-import { nameless, whyLockStays } from '../scan/movability.js'
+import { isStateless, nameless, whyLockStays } from '../scan/movability.js'
 import { fileFlags } from './file-flags.js'
 import { kindOf } from './inode-kind.js'
 import type { Description, JobPlan, NeededInode, Remap, Unit } from './job-plan.js'
@@ -165,9 +165,6 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
   return refusals
 }
 
-/** Memory devices (null, zero, full, random, ...) keep no state in their descriptions. devices.txt of the kernel. */
-const memoryMajor = 1n
-
 /** Why an fd on this inode cannot be opened anew at NEW; undefined when it can. */
 function whyNotOpenable(inode: HeldInode, flags: number, named: ReadonlySet<string>): string | undefined {
   if (inode.nameless) return nameless
@@ -183,7 +180,7 @@ function whyNotOpenable(inode: HeldInode, flags: number, named: ReadonlySet<stri
     case 'symlink':
       return inode.deleted ? 'is a deleted symbolic link' : undefined
     case 'device':
-      if (isPathOnly || ((inode.rdev >> 8n) & 0xfffn) === memoryMajor) return undefined
+      if (isPathOnly || isStateless(inode.rdev)) return undefined
       return 'is a device, whose state in the kernel cannot be moved; the program must close it'
     case 'socket':
       return 'is a socket, which cannot be moved; the program must close it'

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Which holds a move takes along. The plan decides for good, with the whole job in sight; this is what scan can say of one
 // hold alone.
-import { type FileLock, majorOf } from '../proc/index.js'
+import type { FileLock } from '../proc/index.js'
 import { type HeldFile, type Hold, isProcessHold, type ProcessHold } from './hold.js'
 
 export type Movability = { readonly movable: true } | { readonly movable: false; readonly why: string }
@@ -58,8 +58,13 @@ function whyItStays(hold: ProcessHold): string | undefined {
 export const nameless =
   'its name cannot be known: its mount is not in sight (detached, or of one thread only), or its path is longer than the kernel tells'
 
-/** Memory devices (null, zero, full, random, ...) keep no state in their descriptions. devices.txt of the kernel. */
-const memoryMajor = 1n
+/** null, zero, full, random and urandom. The others of their major number keep an offset, kmsg how far it was read. devices.txt of the kernel. */
+const stateless: readonly bigint[] = [3n, 5n, 7n, 8n, 9n].map((minor) => (1n << 8n) | minor)
+
+/** Whether the descriptions of a device keep no state. */
+export function isStateless(device: bigint): boolean {
+  return stateless.includes(device)
+}
 
 function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
   if (file.rest === undefined) return nameless
@@ -72,7 +77,7 @@ function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
       return file.deleted === true ? 'is a deleted symbolic link' : undefined
     case 'block':
     case 'character':
-      if (isPathOnly || (file.specialDevice !== undefined && majorOf(file.specialDevice) === memoryMajor))
+      if (isPathOnly || (file.specialDevice !== undefined && isStateless(file.specialDevice)))
         return undefined
       return 'is a device, whose state in the kernel cannot be moved: the program must close it'
     case 'fifo':
