@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { resolve } from 'node:path'
+import { checkOptions } from './check-options.js'
 import { FdmoveError } from './errors.js'
 import type { MoveOptions } from './options.js'
 import type { MovePlan, PlannedHold } from './plan/move-plan.js'
@@ -8,6 +9,7 @@ import { moveInTracer } from './tracer/client.js'
 
 /** Moves a job. Throws an FdmoveError: its `kind` and `targetChanged` say what that means for the job. */
 export async function move(options: MoveOptions): Promise<MoveResult> {
+  checkOptions(options)
   const from = absolute(options.from)
   const result = await moveInTracer({ ...options, from, to: absolute(options.to) })
   try {
@@ -22,6 +24,7 @@ export async function move(options: MoveOptions): Promise<MoveResult> {
 
 /** What move() would do. Touches nothing. Throws an FdmoveError where not even a plan can be made. */
 export async function plan(options: MoveOptions): Promise<MovePlan> {
+  checkOptions(options)
   const [{ lookAt }, { compileJob }, { joinPath }] = await Promise.all([
     import('./tracer/look-at.js'),
     import('./plan/compile.js'),
