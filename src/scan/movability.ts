@@ -77,8 +77,7 @@ function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
       return file.deleted === true ? 'is a deleted symbolic link' : undefined
     case 'block':
     case 'character':
-      if (isPathOnly || (file.specialDevice !== undefined && isStateless(file.specialDevice)))
-        return undefined
+      if (isPathOnly || (file.specialDevice !== undefined && isStateless(file.specialDevice))) return undefined
       return 'is a device, whose state in the kernel cannot be moved: the program must close it'
     case 'fifo':
       return isPathOnly ? undefined : 'is a FIFO, which cannot be moved yet'

@@ -270,3 +270,29 @@ test('a user without privileges copies his own files, without the dirty log', ({
   expect(result.stdout.toString()).toBe('compared\n')
   expectEqual(dirs, 'f')
 })
+
+test('a job is moved off a file system that the kernel has made read-only for its errors', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  await target.send('one')
+  execFileSync('dd', [
+    'if=/dev/urandom',
+    `of=${old.path}/log`,
+    'bs=1M',
+    'count=2',
+    'oflag=append',
+    'conv=notrunc',
+    'status=none',
+  ])
+  execFileSync('mount', ['-o', 'remount,abort', old.path])
+  const moved = await fdmove('--from', old.path, '--to', fresh.path, '--pid', target.pid, '--json', '--max-pause', '5s')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('two')).toBe('ok')
+  const [before, after] = [readFileSync(`${old.path}/log`), readFileSync(`${fresh.path}/log`)]
+  expect(after.equals(Buffer.concat([before, Buffer.from('two\n')]))).toBe(true)
+  await old.umount()
+})

@@ -26,6 +26,22 @@ for (const kind of kinds) {
   })
 }
 
+test('the reader of a FIFO that waits for its first writer is told of that one, and of nothing before', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('fifo-reader', `${old.path}/fifo`)
+  const flags = await target.send('flags')
+  expect(await target.send('look')).toBe('nothing')
+  target.tell('wait')
+  await move(target.pid, { old: old.path, new: fresh.path })
+  await old.umount()
+  writeFileSync(`${fresh.path}/fifo`, 'word') // does not return before there is a reader
+  expect(Number(await target.nextLine()) & 1, 'POLLIN').toBe(1)
+  expect(await target.send('flags')).toBe(flags)
+})
+
 for (const mode of ['read', 'write'] as const) {
   test(`a ${mode} lease is not broken by the move, and is broken at NEW by who opens the file there`, async ({
     storage,

@@ -147,3 +147,24 @@ for (const [kind, why] of [
     expect(await target.send('check')).toBe('ok')
   })
 }
+
+for (const kind of ['shared', 'private'] as const) {
+  test(`a guard in a ${kind} mapping is there after the move, and whichever call fails`, async ({
+    storage,
+    spawnProgram,
+    skip,
+  }) => {
+    const [one, other] = [await storage('ext4'), await storage('ext4')]
+    const target = await spawnProgram([compileTarget('guarded'), `${one.path}/file`, kind])
+    need({ skip }, 'guards in file mappings', (await target.nextLine()) === 'ready', 'Linux 6.15 or newer')
+    for (let at = 1; ; at++) {
+      const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json']
+      const moved = await runCommand(args, { FDMOVE_TEST_FAIL_AT: String(at) })
+      expect(await target.send('check'), `call ${at}`).toBe('ok')
+      if (moved.exitCode === 0) break
+      expect(moved.json, `call ${at}: ${moved.stderr}`).toMatchObject({ ok: false, targetChanged: false })
+    }
+    await one.umount()
+    expect(await target.send('check')).toBe('ok')
+  })
+}
