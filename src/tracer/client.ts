@@ -31,6 +31,7 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
       finish()
     }
     let outcome: (() => void) | undefined
+    let thrown: { readonly cause: unknown } | undefined
     let death: string | undefined
     // The end of the process may be told before its last message; and only when it has ended does it hold nothing of OLD.
     const settleWhenOver = () => {
@@ -45,18 +46,39 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
     })
     tracer.on('disconnect', settleWhenOver)
     tracer.on('message', (message: FromTracer) => {
-      if (message.kind === 'progress') onProgress?.(message.event)
-      else if (message.kind === 'result') outcome = () => resolve(message.result)
+      if (message.kind === 'progress') {
+        if (thrown !== undefined) return
+        try {
+          onProgress?.(message.event)
+        } catch (cause) {
+          // Nobody could catch it here; and what cannot follow the move does not want it. Once it is done it stays done.
+          thrown = { cause }
+          onAbort()
+        }
+      } else if (message.kind === 'result') outcome = () => resolve(withWarning(message.result, thrown))
       else {
         const { code, message: text, ...rest } = message.error
         outcome = () =>
           reject(
-            signal?.aborted && code === 'ERR_FDMOVE_ABORTED' ? abortError(signal) : new FdmoveError(code, text, rest),
+            thrown !== undefined && code === 'ERR_FDMOVE_ABORTED'
+              ? new FdmoveError(code, `onProgress threw: ${textOf(thrown)}; the job runs on as before`, thrown)
+              : signal?.aborted && code === 'ERR_FDMOVE_ABORTED'
+                ? abortError(signal)
+                : new FdmoveError(code, text, rest),
           )
       }
     })
     say({ kind: 'move', options })
   })
+}
+
+function textOf({ cause }: { readonly cause: unknown }): string {
+  return cause instanceof Error ? cause.message : String(cause)
+}
+
+function withWarning(result: MoveResult, thrown: { readonly cause: unknown } | undefined): MoveResult {
+  if (thrown === undefined) return result
+  return { ...result, warnings: [...result.warnings, `onProgress threw when the move was done: ${textOf(thrown)}`] }
 }
 
 function died(how: string): FdmoveError {

@@ -77,3 +77,44 @@ tell({ code: failure.code, kind: failure.kind, known: failure instanceof FdmoveE
   )
   expect(error).toEqual({ code: 'ERR_FDMOVE_NO_SUCH_PROCESS', kind: 'refused', known: true })
 })
+
+test('an exception in onProgress ends the move and not the caller, and the job is as it was', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const error = await run(
+    `const onProgress = () => { throw new RangeError('no terminal') }
+const failure = await move({ ...options, onProgress }).catch((error) => error)
+tell({ code: failure.code, message: failure.message, cause: failure.cause?.name, warnings: failure.warnings })`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  // The move may be done before the word of it comes back: then it is, and says so.
+  if (error.code === undefined) {
+    expect(error.warnings.join()).toContain('onProgress threw when the move was done: no terminal')
+    expect(heldBelow(target.pid, dirs.new)).toHaveLength(1)
+  } else {
+    expect(error).toMatchObject({ code: 'ERR_FDMOVE_ABORTED', cause: 'RangeError' })
+    expect(error.message).toContain('onProgress threw: no terminal')
+    expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
+  }
+  expect(await target.send('one')).toBe('ok')
+})
+
+test('options that make no sense are refused with a code, before anything is done', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const bad = ['{ signal: {} }', "{ onProgress: 'loud' }", "{ from: '' }", '{ maxPauseUs: 0 }', "{ withTree: '.' }"]
+  const codes = await run(
+    `const codes = []
+for (const bad of [${bad.join(', ')}])
+  for (const call of [move, plan]) codes.push((await call({ ...options, ...bad }).catch((error) => error)).code)
+tell(codes)`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  expect(codes).toEqual(Array(2 * bad.length).fill('ERR_FDMOVE_USAGE'))
+  expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
+})
