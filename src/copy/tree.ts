@@ -123,6 +123,17 @@ export function openTree(options: {
     if (entered === null && files.inodeAtOld(path) !== null) note(path, 'cannot be read')
   }
 
+  /** What was asked for by name is a mistake where it is not there, while what goes later is a change. */
+  function mustBeThere(path: Buffer): void {
+    const fd = directories.openOld(path)
+    if (fd !== null) {
+      closeSync(fd)
+      return
+    }
+    const message = `--with-tree: ${join(options.from, path).toString()} is no directory; nothing was moved`
+    throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', message)
+  }
+
   /** The first look at a directory and all below it. */
   function scan(path: Buffer): void {
     directories.ensure(path)
@@ -308,6 +319,7 @@ export function openTree(options: {
   }
 
   try {
+    for (const path of options.dirs) mustBeThere(path)
     for (const path of options.dirs) scan(path)
   } catch (error) {
     watch.close()

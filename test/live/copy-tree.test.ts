@@ -18,6 +18,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { openDestination } from '../../src/copy/destination.js'
 import { copySource } from '../helpers/copy-source.js'
+import { expectRefused, heldBelow, tryMove } from '../helpers/move.js'
 import { expect, test } from '../helpers/test.js'
 
 const inASecond = () => Number(process.hrtime.bigint() / 1000n) + 1_000_000
@@ -114,4 +115,16 @@ test('what a tree cannot bring over is listed', async ({ cleanup, dirs, storage 
   expect(copying.notes().join('\n')).toMatch(/socket: is a socket/)
   expect(copying.abandon()).toEqual([])
   expect(existsSync(join(dirs.new, 'socket'))).toBe(false)
+})
+
+test('--with-tree of what is no directory is refused, and nothing is made', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', join(dirs.old, 'log'))
+  for (const wrong of ['nowhere', 'nowhere/below', 'log']) {
+    const result = await tryMove(target.pid, dirs, ['--with-tree', wrong])
+    expectRefused(result, 'ERR_FDMOVE_NOT_A_DIRECTORY')
+    expect(result.json.error.message).toContain(join(dirs.old, wrong))
+    expect(readdirSync(dirs.new)).toEqual([])
+  }
+  expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
+  expect(await target.send('one')).toBe('ok')
 })
