@@ -21,6 +21,7 @@ inline std::atomic<long> running_batches{0};
 
 /** In how many parts so many questions are asked. */
 inline size_t parts_of(size_t count, size_t worth_a_thread) {
+  if (count < 2 * worth_a_thread) return 1;  // without the question to /sys, which takes as long as some of ours
   long processors = sysconf(_SC_NPROCESSORS_ONLN) - running_batches;
   size_t threads = std::clamp<size_t>(processors < 1 ? 1 : static_cast<size_t>(processors), 1, kMostParts);
   return std::clamp<size_t>(count / worth_a_thread, 1, threads);
