@@ -3,6 +3,7 @@
 // and none follows a symbolic link. Names are Buffers or strings.
 #include "binding/binding.h"
 
+#include <array>
 #include <cstring>
 #include <string>
 
@@ -123,6 +124,29 @@ Napi::Value inode_of_fd(const Napi::CallbackInfo& info) {
   return inode_of(info.Env(), status);
 }
 
+/**
+ * directIoAlignment(fd) -> {memory, offset} in bytes, both 0 where O_DIRECT cannot be used; null where it is not told.
+ * STATX_DIOALIGN of statx(2), Linux 6.1.
+ */
+Napi::Value direct_io_alignment(const Napi::CallbackInfo& info) {
+  // struct statx of linux/stat.h, which older headers do not have in full.
+  constexpr unsigned kDirectIoAlignment = 0x2000;
+  constexpr size_t kOffsetOfMemory = 0x98, kOffsetOfOffset = 0x9c;
+  std::array<unsigned char, 256> told{};
+  long result = syscall(SYS_statx, to_fd(info[0]), "", AT_EMPTY_PATH, kDirectIoAlignment, told.data());
+  if (result < 0) return throw_failure(info.Env(), kernel_failure("statx"));
+  auto number = [&](size_t at) {
+    uint32_t value = 0;
+    memcpy(&value, told.data() + at, sizeof value);
+    return value;
+  };
+  if ((number(0) & kDirectIoAlignment) == 0) return info.Env().Null();
+  auto alignment = Napi::Object::New(info.Env());
+  alignment.Set("memory", Napi::Number::New(info.Env(), number(kOffsetOfMemory)));
+  alignment.Set("offset", Napi::Number::New(info.Env(), number(kOffsetOfOffset)));
+  return alignment;
+}
+
 /** inodeAt(directory, name) -> the same, of the name itself; null when there is none. */
 Napi::Value inode_at(const Napi::CallbackInfo& info) {
   struct stat status;
@@ -217,6 +241,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("linkFd", Napi::Function::New(env, link_fd, "linkFd"));
   exports.Set("renameAt", Napi::Function::New(env, rename_at, "renameAt"));
   exports.Set("unlinkAt", Napi::Function::New(env, unlink_at, "unlinkAt"));
+  exports.Set("directIoAlignment", Napi::Function::New(env, direct_io_alignment, "directIoAlignment"));
   exports.Set("inodeOf", Napi::Function::New(env, inode_of_fd, "inodeOf"));
   exports.Set("inodeAt", Napi::Function::New(env, inode_at, "inodeAt"));
   exports.Set("spaceOf", Napi::Function::New(env, space_of, "spaceOf"));

@@ -23,6 +23,19 @@ export type Item = {
 export const sealings = ['no', 'but for times', 'wholly'] as const
 export type Sealed = (typeof sealings)[number]
 
+/** Refuses a file at NEW that would not take requests with O_DIRECT that OLD takes: on a device with larger sectors, for one. */
+function checkDirectIo(source: number, staged: number, name: string): void {
+  const [before, after] = [native.directIoAlignment(source), native.directIoAlignment(staged)]
+  if (before === null || after === null || before.offset === 0) return
+  if (after.offset > 0 && after.offset <= before.offset && after.memory <= before.memory) return
+  const asks =
+    after.offset === 0 ? 'takes none' : `asks for multiples of ${after.offset} bytes, in memory of ${after.memory}`
+  throw new FdmoveError(
+    'ERR_FDMOVE_CANNOT_HOLD',
+    `${name}: the job does direct I/O (O_DIRECT) in multiples of ${before.offset} bytes, in memory of ${before.memory}; NEW ${asks}. Choose a NEW on a device with the same sector size`,
+  )
+}
+
 export class Items {
   /** The tree that holds some of their names. */
   tree: Tree | null = null
@@ -75,6 +88,7 @@ export class Items {
     const result: Staged = { key: source.key, fd: staged.fd, dev, ino, path: paths[0] ?? null, paths }
     let copy: LiveCopy | null = null
     if (source.kind === 'file') {
+      if (source.direct) checkDirectIo(source.fd, staged.fd, paths[0]?.toString() ?? 'a deleted file')
       if (!staged.foreign) native.copyCreationFlags(source.fd, staged.fd)
       const allowed = { ...writersOf(source), leased: source.leased ?? false }
       copy = new native.LiveCopy(source.fd, staged.fd, { ...allowed, patch: !staged.foreign })

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { fileFlags } from '../plan/file-flags.js'
 import { gone } from './gone.js'
+import { registeredBuffers } from './pinned.js'
 import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
 
 /** A process that may have requests under way. */
@@ -28,11 +29,11 @@ function opensLate(): boolean {
 /** Cheap where there are none. `fileSystem` is OLD's type. */
 export function findAsynchronousIo(
   fileSystem: string,
-  { tables }: JobSnapshot,
+  snapshot: JobSnapshot,
 ): { readonly obstacles: Obstacle[]; readonly io: AsynchronousIo[] } {
-  const obstacles: Obstacle[] = []
+  const obstacles = registeredBuffers(snapshot)
   const io: AsynchronousIo[] = []
-  for (const table of tables) {
+  for (const table of snapshot.tables) {
     const { pid, rings } = table
     const direct = table.held.filter(({ flags }) => writesDirectly(flags)).map(({ inode }) => inode.key)
     const submits = direct.length > 0 && hasContext(pid)

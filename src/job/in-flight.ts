@@ -7,6 +7,8 @@ import { parseMountinfo } from '../proc/index.js'
 import { findAsynchronousIo } from './asynchronous-io.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
+import { memoryShortages } from './memory-room.js'
+import { pinnedMemory } from './pinned.js'
 import type { JobSnapshot, Obstacle } from './snapshot.js'
 import { below, type Storage } from './storage.js'
 
@@ -20,7 +22,13 @@ export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
       return gone(error) ?? []
     }
   })
-  return [...atRest, ...mountsBelowRoots(snapshot), ...findAsynchronousIo(from.mount.type, snapshot).obstacles]
+  return [
+    ...atRest,
+    ...mountsBelowRoots(snapshot),
+    ...pinnedMemory(snapshot),
+    ...memoryShortages(snapshot),
+    ...findAsynchronousIo(from.mount.type, snapshot).obstacles,
+  ]
 }
 
 /**

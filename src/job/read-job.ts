@@ -157,7 +157,7 @@ export function createJobReader(from: Buffer): JobReader {
         }),
         rings: task.fds.flatMap((fd) => {
           const ring = infos.get(fd)?.ioUring
-          return ring === undefined ? [] : [{ fd: fd.fd, pollThread: ring.pollThread }]
+          return ring === undefined ? [] : [{ fd: fd.fd, pollThread: ring.pollThread, buffers: ring.buffers }]
         }),
       }
     })

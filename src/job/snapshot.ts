@@ -2,7 +2,7 @@
 // What a job holds, at one moment: the input of planning. Plain data; read-job.ts makes it.
 import type { Walk } from '../native.js'
 import { isDirectory } from '../plan/inode-kind.js'
-import type { FileLock, Mapping } from '../proc/index.js'
+import type { FileLock, Mapping, Registered } from '../proc/index.js'
 
 /** An inode and the name that the kernel prints for it. */
 export type HeldInode = {
@@ -86,7 +86,7 @@ export type FdTable = {
   readonly inotifies: readonly HeldInotify[]
   readonly registrations: readonly Registration[]
   /** io_uring instances, of whatever storage. */
-  readonly rings: readonly { readonly fd: number; readonly pollThread: number }[]
+  readonly rings: readonly { readonly fd: number; readonly pollThread: number; readonly buffers: Registered }[]
   /** All fds of the table, to know whether there is room for more. */
   readonly open: number
   /** How many it can hold before the kernel has to make it larger; undefined for a table of single threads. */

@@ -37,7 +37,7 @@ export type EpollEntry = {
 export type IoUring = {
   /** Paths on a new kernel, last names on an older one. */
   readonly files: readonly { readonly index: number; readonly path: PrintedPath }[]
-  readonly buffers: number
+  readonly buffers: Registered
   /** Entries submitted and not yet taken by the kernel, completions not yet taken by the process. */
   readonly submissions: number
   readonly completions: number
@@ -45,6 +45,15 @@ export type IoUring = {
   readonly pollThread: number
   /** Lines under PollList: requests that wait for an event. */
   readonly polling: number
+}
+
+/** Memory that an io_uring has pinned: io_uring_register(2) IORING_REGISTER_BUFFERS. */
+export type Registered = {
+  readonly count: number
+  /** Whether all of them are told of: not while the ring is busy, for one. */
+  readonly areTold: boolean
+  /** Where they are: addresses of the process that registered them. */
+  readonly ranges: readonly { readonly start: bigint; readonly end: bigint }[]
 }
 
 /** /proc/PID/fdinfo/FD. proc_pid_fdinfo(5). */
@@ -160,7 +169,9 @@ function parseEpoll(line: string): EpollEntry | undefined {
 
 function parseIoUring(lines: readonly Buffer[], fields: ReadonlyMap<string, string>): IoUring {
   const files: { index: number; path: PrintedPath }[] = []
+  const ranges: { start: bigint; end: bigint }[] = []
   let section = ''
+  let told = 0
   let polling = 0
   for (const line of lines) {
     const text = line.toString('latin1')
@@ -170,12 +181,17 @@ function parseIoUring(lines: readonly Buffer[], fields: ReadonlyMap<string, stri
       const entry = /^ *(\d+): (.*)$/s.exec(text)
       if (entry === null || entry[2] === '<none>') continue
       files.push({ index: Number(entry[1]), path: printedPath(unescapeOctal(Buffer.from(entry[2]!, 'latin1'))) })
+    } else if (section === 'UserBufs') {
+      told++
+      const [, start, size] = /^ *\d+: 0x([0-9a-f]+)\/(\d+)$/.exec(text) ?? []
+      if (start !== undefined && size !== undefined)
+        ranges.push({ start: BigInt(`0x${start}`), end: BigInt(`0x${start}`) + BigInt(size) })
     } else if (section === 'PollList') polling++
   }
   const number = (key: string) => Number(fields.get(key) ?? 0)
   return {
     files,
-    buffers: number('UserBufs'),
+    buffers: { count: number('UserBufs'), areTold: told >= number('UserBufs'), ranges },
     submissions: number('SQEs'),
     completions: number('CQEs'),
     pollThread: Number(fields.get('SqThread') ?? -1),

@@ -18,7 +18,8 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
       serialization: 'advanced',
       // Every function is compiled when its file is loaded, and not when it first runs: that would be in the pause. A small
       // heap, collected before the pause (garbage.ts): a job with thousands of fds would else make it grow by 60 MB.
-      execArgv: ['--no-lazy', '--expose-gc', '--max-semi-space-size=4'],
+      // And it stays compiled, however long the copy took.
+      execArgv: ['--no-lazy', '--no-flush-bytecode', '--expose-gc', '--max-semi-space-size=4'],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     })
     const say = (message: ToTracer) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
 import type { Cleanup } from './cleanup.js'
 import { until } from './deadline.js'
@@ -40,5 +40,39 @@ export function isRemoved(directory: string): boolean {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
     return false
+  }
+}
+
+/** A memory cgroup, made for a test. */
+export type MemoryCgroup = {
+  /** A shell enters it by writing its pid there. */
+  readonly processes: string
+  /** Gives its page cache up and sets its limit so many bytes above what it uses then. */
+  readonly leaveRoom: (bytes: number) => void
+}
+
+/** undefined where nobody can make one: the hierarchy is not mounted, or the controller not handed on. */
+export function makeMemoryCgroup(cleanup: Cleanup): MemoryCgroup | undefined {
+  const [place, limit, usage, reclaim] = existsSync('/sys/fs/cgroup/memory/memory.usage_in_bytes')
+    ? ['/sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'memory.force_empty']
+    : ['/sys/fs/cgroup', 'memory.max', 'memory.current', 'memory.reclaim']
+  const directory = `${place}/fdmove-test-${process.pid}`
+  try {
+    mkdirSync(directory)
+  } catch {
+    return undefined
+  }
+  cleanup.add('mounts', () => until('an empty cgroup', () => isRemoved(directory)))
+  if (!existsSync(`${directory}/${limit}`)) return undefined
+  return {
+    processes: `${directory}/cgroup.procs`,
+    leaveRoom(bytes) {
+      try {
+        writeFileSync(`${directory}/${reclaim}`, '1G')
+      } catch {
+        // It says so when there was less to be had.
+      }
+      writeFileSync(`${directory}/${limit}`, String(Number(readFileSync(`${directory}/${usage}`, 'utf8')) + bytes))
+    },
   }
 }

@@ -24,8 +24,16 @@ export async function freshDirectory(cleanup: Cleanup): Promise<string> {
   return path
 }
 
-/** Makes and mounts a file system: ext4, xfs and btrfs in a loop-mounted image, overlay with both layers in a tmpfs. */
-export async function makeStorage(cleanup: Cleanup, type: FileSystem, sizeMiB = 64): Promise<Storage> {
+/**
+ * Makes and mounts a file system: ext4, xfs and btrfs in a loop-mounted image, overlay with both layers in a tmpfs. `sectorSize`,
+ * bytes, is of the loop device.
+ */
+export async function makeStorage(
+  cleanup: Cleanup,
+  type: FileSystem,
+  sizeMiB = 64,
+  sectorSize?: number,
+): Promise<Storage> {
   const directory = await freshDirectory(cleanup)
   const path = join(directory, 'mount')
   await mkdir(path)
@@ -64,6 +72,13 @@ export async function makeStorage(cleanup: Cleanup, type: FileSystem, sizeMiB = 
   const image = join(directory, 'image')
   await writeFile(image, '')
   await truncate(image, size * 1024 * 1024)
+  if (sectorSize !== undefined) {
+    const losetup = await execa('losetup', ['--sector-size', String(sectorSize), '--find', '--show', image])
+    const device = losetup.stdout.trim()
+    cleanup.add('mounts', () => execa('losetup', ['--detach', device]))
+    await execa(`mkfs.${type}`, ['-q', device])
+    return { path, umount: await mount('-t', type, device, path) }
+  }
   await execa(`mkfs.${type}`, ['-q', image])
   // -o loop frees the loop device by itself at umount.
   return { path, umount: await mount('-t', type, '-o', 'loop', image, path) }

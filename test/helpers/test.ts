@@ -14,7 +14,7 @@ export type Fixtures = {
   /** Two fresh directories on one file system. */
   dirs: { readonly old: string; readonly new: string }
   /** Mounts a fresh file system, unmounted at the end of the test. */
-  storage: (type: FileSystem, sizeMiB?: number) => Promise<Storage>
+  storage: (type: FileSystem, sizeMiB?: number, sectorSize?: number) => Promise<Storage>
   /** Starts test/targets/NAME.c and waits until it is ready. The last argument may be options. */
   spawnTarget: (name: string, ...args: (Argument | SpawnOptions)[]) => Promise<Target>
   /** Starts any program, orphaned from Node and killed at the end of the test. */
@@ -39,7 +39,7 @@ export const test = base.extend<Fixtures>({
     await use(dirs)
   },
   storage: async ({ cleanup }, use) => {
-    await use((type, sizeMiB) => makeStorage(cleanup, type, sizeMiB))
+    await use((type, sizeMiB, sectorSize) => makeStorage(cleanup, type, sizeMiB, sectorSize))
   },
   spawnTarget: async ({ cleanup }, use) => {
     await use((name, ...args) => {

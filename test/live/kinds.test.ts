@@ -191,6 +191,7 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
   for (const [command, what] of [
     [`bind ${dirs.old}/socket`, 'socket'],
     [`ring ${dirs.old}/ringed`, 'io_uring'],
+    [`fixed ${dirs.old}/ringed`, 'has buffers registered in a mapping of ringed'],
     [`mark ${dirs.old}/ringed`, 'fanotify'],
     [`queue ${dirs.old}/ringed`, 'waits in it to be received'],
     [`poll ${dirs.old}/renumbered`, 'which leads elsewhere by now'],
@@ -203,6 +204,17 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
     expect(result.stderr).toContain(what)
     await target.end()
   }
+})
+
+test('buffers registered with io_uring that are in no mapping of OLD are no obstacle', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  writeFileSync(`${dirs.old}/open`, '')
+  const target = await spawnTarget('odd-holds')
+  await target.send(`heap ${dirs.old}/open`)
+  const { exitCode, stderr } = await tryMove(target.pid, dirs)
+  expect(exitCode, stderr).toBe(0)
 })
 
 test('a directory whose changes are signalled, and a root with a mount below it, are refused by name', async ({

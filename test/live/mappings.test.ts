@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { makeMemoryCgroup } from '../helpers/cgroup.js'
 import { runCommand } from '../helpers/command.js'
 import { need } from '../helpers/skip.js'
 import { compileTarget } from '../helpers/target.js'
@@ -105,6 +106,33 @@ test('a large private mapping is never there twice', async ({ storage, spawnTarg
   expect(await target.send('check')).toBe('ok')
   await one.umount()
   expect(await target.send('check')).toBe('ok')
+})
+
+test('private pages are not moved where the memory cgroup of the job has no room for them twice', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  cleanup,
+  skip,
+}) => {
+  const cgroup = makeMemoryCgroup(cleanup)
+  need({ skip }, 'memcg', cgroup !== undefined, 'no memory cgroup can be made')
+  const [one, other] = [await storage('ext4', 128), await storage('ext4', 128)]
+  const command = `echo $$ > ${cgroup!.processes} && exec ${compileTarget('large-private')} ${one.path}/large 64`
+  const target = await spawnProgram(['/bin/sh', '-c', command])
+  expect(await target.nextLine()).toBe('ready')
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json', '--max-pause', '10s']
+  cgroup!.leaveRoom(256 << 10)
+  const refused = await fdmove(...args)
+  expect(refused.exitCode, refused.stdout).toBe(3)
+  expect(refused.stdout).toContain('raise its limit')
+  expect(await target.send('check')).toBe('ok')
+
+  cgroup!.leaveRoom(16 << 20)
+  const moved = await fdmove(...args)
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('check')).toBe('ok')
+  await one.umount()
 })
 
 // What such a program holds at one moment is what it held at another: a plan of the one must not pass for a plan of the other.

@@ -422,3 +422,19 @@ test('a file that the job truncates to nothing in between stays that way', async
   expect(result.exitCode, result.stderr).toBe(0)
   expect(readFileSync(`${dirs.new}/file`, 'utf8')).toBe('')
 })
+
+test('a NEW with larger sectors than a job with O_DIRECT is used to is refused, and one with smaller ones is not', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [small, large] = [await storage('ext4', 64, 512), await storage('ext4', 64, 4096)]
+  const target = await spawnTarget('hold', `open rw,creat,direct ${small.path}/file 10`)
+  const result = await tryMove(target.pid, { old: small.path, new: large.path })
+  expectRefused(result, 'ERR_FDMOVE_CANNOT_HOLD')
+  expect(result.stderr).toContain('multiples of 512 bytes')
+  expect(readdirSync(large.path)).toEqual(['lost+found'])
+
+  const other = await spawnTarget('hold', `open rw,creat,direct ${large.path}/other 10`)
+  const { exitCode, stderr } = await tryMove(other.pid, { old: large.path, new: small.path })
+  expect(exitCode, stderr).toBe(0)
+})

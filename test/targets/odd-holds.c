@@ -6,6 +6,8 @@
  *   mark PATH         a fanotify mark
  *   bind PATH         a listening unix socket and one accepted connection; the name is bound relative to PATH's directory
  *   ring PATH         a file registered with an io_uring, its fd closed
+ *   fixed PATH        a page of a private mapping of it registered with an io_uring as a buffer
+ *   heap PATH         the same with a page of no file; PATH is open
  *   queue PATH        a file on its way through a socket pair, its fd closed
  *   unseen PATH       the same, and whoever peeks at it changes what is read (SO_PEEK_OFF)
  *   poll PATH         a FIFO in an epoll instance, under a number that leads nowhere any more
@@ -22,6 +24,7 @@
 #include <sys/epoll.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -51,6 +54,19 @@ static void register_with_ring(const char *path) {
   int fd = open_or_fail(path);
   CHECK(syscall(SYS_io_uring_register, ring, IORING_REGISTER_FILES, &fd, 1) == 0);
   close(fd);
+}
+
+/** Registers a page with an io_uring: of a private mapping of the file, or of no file. */
+static void register_page(const char *path, int anonymous) {
+  struct io_uring_params params = {0};
+  int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+  int fd = open(path, O_RDWR);
+  CHECK(ring >= 0 && fd >= 0 && ftruncate(fd, 4096) == 0);
+  char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, anonymous ? -1 : fd, 0);
+  CHECK(page != MAP_FAILED);
+  page[0] = 'x';
+  struct iovec buffer = {page, 4096};
+  CHECK(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) == 0);
 }
 
 static void queue(const char *path, bool peek_moves) {
@@ -127,6 +143,8 @@ static void run(char *line) {
     bind_and_connect(word[1]);
   } else if (IS("ring")) {
     register_with_ring(word[1]);
+  } else if (IS("fixed") || IS("heap")) {
+    register_page(word[1], IS("heap") ? MAP_ANONYMOUS : 0);
   } else if (IS("poll")) {
     poll_renumbered(word[1]);
   } else if (IS("queue") || IS("unseen")) {

@@ -103,13 +103,20 @@ UserFiles:\t3
     0: /old/a\\040b
     1: <none>
     2: /old/c (deleted)
-UserBufs:\t1
+UserBufs:\t2
+    0: 0x7f0000001000/4096
+    1: <none>
 PollList:
   op=6, task_works=0
 CqOverflowList:
 NAPI:\tdisabled
 `)
-  expect(info.ioUring).toMatchObject({ buffers: 1, submissions: 0, completions: 2, pollThread: -1, polling: 1 })
+  expect(info.ioUring).toMatchObject({ submissions: 0, completions: 2, pollThread: -1, polling: 1 })
+  expect(info.ioUring!.buffers).toEqual({
+    count: 2,
+    areTold: true,
+    ranges: [{ start: 0x7f0000001000n, end: 0x7f0000002000n }],
+  })
   expect(info.ioUring!.files.map((file) => [file.index, file.path.raw.toString(), file.path.endsInDeleted])).toEqual([
     [0, '/old/a b', false],
     [2, '/old/c (deleted)', true],
