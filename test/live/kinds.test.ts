@@ -2,6 +2,7 @@
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
+import { until } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import type { FileSystem } from '../helpers/storage.js'
 import { compileTarget } from '../helpers/target.js'
@@ -204,6 +205,22 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
     expect(result.stderr).toContain(what)
     await target.end()
   }
+})
+
+test('a buffer that is registered with io_uring while the job is copied is refused as well', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  writeFileSync(`${dirs.old}/page`, '')
+  writeFileSync(`${dirs.old}/large`, Buffer.alloc(8 << 20, 1))
+  const target = await spawnTarget('odd-holds')
+  await target.send(`page ${dirs.old}/page`)
+  const moving = tryMove(target.pid, dirs, ['--with-tree', '.', '--bwlimit', '4M'])
+  await until('a copy under way', () => readdirSync(dirs.new).length > 0)
+  expect(await target.send('register')).toBe('ok')
+  const { json, stderr } = await moving
+  expect(stderr).toContain('has buffers registered in a mapping of page')
+  expect(json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_HOLD' } })
 })
 
 test('buffers registered with io_uring that are in no mapping of OLD are no obstacle', async ({

@@ -7,7 +7,9 @@
  *   bind PATH         a listening unix socket and one accepted connection; the name is bound relative to PATH's directory
  *   ring PATH         a file registered with an io_uring, its fd closed
  *   fixed PATH        a page of a private mapping of it registered with an io_uring as a buffer
- *   heap PATH         the same with a page of no file; PATH is open
+ *   page PATH         the same, not registered yet
+ *   register          registers that page
+ *   heap PATH         fixed with a page of no file; PATH is open
  *   queue PATH        a file on its way through a socket pair, its fd closed
  *   unseen PATH       the same, and whoever peeks at it changes what is read (SO_PEEK_OFF)
  *   poll PATH         a FIFO in an epoll instance, under a number that leads nowhere any more
@@ -56,17 +58,23 @@ static void register_with_ring(const char *path) {
   close(fd);
 }
 
-/** Registers a page with an io_uring: of a private mapping of the file, or of no file. */
-static void register_page(const char *path, int anonymous) {
+static int page_ring = -1;
+static struct iovec page_buffer;
+
+/** An io_uring, and a page that may be registered with it: of a private mapping of the file, or of no file. */
+static void make_page(const char *path, int anonymous) {
   struct io_uring_params params = {0};
-  int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+  page_ring = (int)syscall(SYS_io_uring_setup, 4, &params);
   int fd = open(path, O_RDWR);
-  CHECK(ring >= 0 && fd >= 0 && ftruncate(fd, 4096) == 0);
+  CHECK(page_ring >= 0 && fd >= 0 && ftruncate(fd, 4096) == 0);
   char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, anonymous ? -1 : fd, 0);
   CHECK(page != MAP_FAILED);
   page[0] = 'x';
-  struct iovec buffer = {page, 4096};
-  CHECK(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) == 0);
+  page_buffer = (struct iovec){page, 4096};
+}
+
+static void register_page(void) {
+  CHECK(syscall(SYS_io_uring_register, page_ring, IORING_REGISTER_BUFFERS, &page_buffer, 1) == 0);
 }
 
 static void queue(const char *path, bool peek_moves) {
@@ -143,8 +151,11 @@ static void run(char *line) {
     bind_and_connect(word[1]);
   } else if (IS("ring")) {
     register_with_ring(word[1]);
-  } else if (IS("fixed") || IS("heap")) {
-    register_page(word[1], IS("heap") ? MAP_ANONYMOUS : 0);
+  } else if (IS("fixed") || IS("heap") || IS("page")) {
+    make_page(word[1], IS("heap") ? MAP_ANONYMOUS : 0);
+    if (!IS("page")) register_page();
+  } else if (IS("register")) {
+    register_page();
   } else if (IS("poll")) {
     poll_renumbered(word[1]);
   } else if (IS("queue") || IS("unseen")) {
