@@ -179,6 +179,8 @@ export type NativePaths = {
   renameAt(directory: number, name: Name, toDirectory: number, toName: Name, how: 'noreplace' | 'exchange'): void
   unlinkAt(directory: number, name: Name, isDirectory: boolean): void
   inodeOf(fd: number): Inode
+  /** Of memory, bytes. */
+  readonly pageSize: number
   /** What O_DIRECT asks of addresses, and of offsets and lengths: bytes, 0 where it cannot be used; null where untold (before Linux 6.1). */
   directIoAlignment(fd: number): { readonly memory: number; readonly offset: number } | null
   inodeAt(directory: number, name: Name): Inode | null

@@ -241,6 +241,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("linkFd", Napi::Function::New(env, link_fd, "linkFd"));
   exports.Set("renameAt", Napi::Function::New(env, rename_at, "renameAt"));
   exports.Set("unlinkAt", Napi::Function::New(env, unlink_at, "unlinkAt"));
+  exports.Set("pageSize", Napi::Number::New(env, static_cast<double>(sysconf(_SC_PAGESIZE))));
   exports.Set("directIoAlignment", Napi::Function::New(env, direct_io_alignment, "directIoAlignment"));
   exports.Set("inodeOf", Napi::Function::New(env, inode_of_fd, "inodeOf"));
   exports.Set("inodeAt", Napi::Function::New(env, inode_at, "inodeAt"));

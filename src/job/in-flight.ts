@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { parseMountinfo } from '../proc/index.js'
 import { findAsynchronousIo } from './asynchronous-io.js'
+import { plantedBreakpoints } from './breakpoints.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
 import { memoryShortages } from './memory-room.js'
@@ -26,6 +27,7 @@ export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
     ...atRest,
     ...mountsBelowRoots(snapshot),
     ...pinnedMemory(snapshot),
+    ...plantedBreakpoints(snapshot),
     ...memoryShortages(snapshot),
     ...findAsynchronousIo(from.mount.type, snapshot).obstacles,
   ]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { chmodSync, copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { appendFileSync, chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { findProgram } from '../helpers/find-program.js'
 import { need } from '../helpers/skip.js'
-import type { Storage } from '../helpers/storage.js'
+import { freshDirectory, type Storage } from '../helpers/storage.js'
 import { compileTarget, type Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -83,4 +83,45 @@ test('a program is not moved to where nothing may be executed', async ({ storage
   expect(refused.exitCode).toBe(3)
   expect(refused.json).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_CANNOT_HOLD' }, targetChanged: false })
   await check(target, one)
+})
+
+test('a program with a uprobe in its code is refused, and moved when that is gone', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  cleanup,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const program = install(compileTarget('hold'), one.path)
+  const tracing = await freshDirectory(cleanup)
+  await execa('mount', ['-t', 'tracefs', 'tracefs', tracing])
+  cleanup.add('mounts', () => execa('umount', [tracing]))
+  const { stdout } = await execa('nm', [program])
+  const address = /^0*([0-9a-f]+) t run$/m.exec(stdout)?.[1]
+  expect(address, stdout).toBeDefined()
+  const name = `fdmove_${process.pid}`
+  const enable = `${tracing}/events/uprobes/${name}/enable`
+  appendFileSync(`${tracing}/uprobe_events`, `p:uprobes/${name} ${program}:0x${address}\n`)
+  const remove = () => {
+    writeFileSync(enable, '0')
+    appendFileSync(`${tracing}/uprobe_events`, `-:uprobes/${name}\n`)
+  }
+  const target = await spawnProgram([program])
+  expect(await target.nextLine()).toBe('ready')
+  try {
+    writeFileSync(enable, '1')
+    expect(await target.send('cwd')).toBe(process.cwd())
+    const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json', '--max-pause', '10s']
+    const refused = await fdmove(...args)
+    expect(refused.stdout).toContain('breakpoint of a uprobe')
+    expect(refused.exitCode).toBe(3)
+    expect(await target.send('cwd')).toBe(process.cwd())
+  } finally {
+    remove()
+  }
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json', '--max-pause', '10s']
+  const moved = await fdmove(...args)
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('cwd')).toBe(process.cwd())
+  await one.umount()
 })
