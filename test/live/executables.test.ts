@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: MIT
-import { appendFileSync, chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { findProgram } from '../helpers/find-program.js'
@@ -119,6 +130,27 @@ test('a program with a uprobe in its code is refused, and moved when that is gon
   } finally {
     remove()
   }
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json', '--max-pause', '10s']
+  const moved = await fdmove(...args)
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('cwd')).toBe(process.cwd())
+  await one.umount()
+})
+
+test('a program whose code a debugger has written to is moved', async ({ storage, spawnProgram, fdmove }) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const program = install(compileTarget('hold'), one.path)
+  const target = await spawnProgram([program])
+  expect(await target.nextLine()).toBe('ready')
+  const code = /^([0-9a-f]+)-[0-9a-f]+ r-xp .*\/hold-[0-9a-f]+$/m.exec(
+    readFileSync(`/proc/${target.pid}/maps`, 'utf8'),
+  )!
+  const memory = openSync(`/proc/${target.pid}/mem`, 'r+')
+  const [byte, address] = [Buffer.alloc(1), BigInt(`0x${code[1]}`)]
+  expect(readSync(memory, byte, 0, 1, address)).toBe(1)
+  expect(writeSync(memory, byte, 0, 1, Number(address))).toBe(1) // as it was: the page is the process's own now
+  closeSync(memory)
+
   const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json', '--max-pause', '10s']
   const moved = await fdmove(...args)
   expect(moved.exitCode, moved.stderr).toBe(0)
