@@ -23,11 +23,15 @@ export type Item = {
 export const sealings = ['no', 'but for times', 'wholly'] as const
 export type Sealed = (typeof sealings)[number]
 
+/** Before Linux 6.0 addresses had to be aligned like this everywhere: no program takes less for granted, whatever its device would allow. */
+const usualAlignment = 512
+
 /** Refuses a file at NEW that would not take requests with O_DIRECT that OLD takes: on a device with larger sectors, for one. */
 function checkDirectIo(source: number, staged: number, name: string): void {
   const [before, after] = [native.directIoAlignment(source), native.directIoAlignment(staged)]
   if (before === null || after === null || before.offset === 0) return
-  if (after.offset > 0 && after.offset <= before.offset && after.memory <= before.memory) return
+  const memory = Math.max(before.memory, usualAlignment)
+  if (after.offset > 0 && after.offset <= before.offset && after.memory <= memory) return
   const asks =
     after.offset === 0 ? 'takes none' : `asks for multiples of ${after.offset} bytes, in memory of ${after.memory}`
   throw new FdmoveError(
