@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Pages of a mapping of OLD that something in the kernel writes to or reads by itself, past the mapping: buffers registered with
-// io_uring, memory given to RDMA or AF_XDP. Mapped anew, the job would see other pages than those, and the bytes of one of
+// io_uring, memory given to RDMA. Mapped anew, the job would see other pages than those, and the bytes of one of
 // both would be lost without a word.
 import { readFileSync } from 'node:fs'
 import { gone } from './gone.js'
@@ -31,7 +31,7 @@ export function pinnedMemory({ tables, processes }: JobSnapshot): Obstacle[] {
     const written = mappings.find(({ mapping }) => mapping.write)
     const byRing = tables.some((table) => table.pid === pid && table.rings.some(({ buffers }) => buffers.count > 0))
     if (written === undefined || byRing || pinnedKiB(pid) === 0) return []
-    const why = `is of memory that may be pinned for a device (VmPin in /proc/${pid}/status: RDMA, AF_XDP): ${advice}`
+    const why = `is of memory that may be pinned for a device (VmPin in /proc/${pid}/status; RDMA does that): ${advice}`
     return [{ pid, kind: 'mapping', what: nameOf(written), why }]
   })
 }
