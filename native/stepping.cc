@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "stepping.h"
 
+#include <algorithm>
 #include <csignal>
 #include <time.h>
 #include <unistd.h>
@@ -11,6 +12,14 @@ namespace {
 
 /** So often it is looked without waiting: a tracee on another processor usually answers within it. */
 constexpr int kEagerLooks = 8;
+/**
+ * So long it is looked when a tracee is in one of our calls, at most and at least: most take less, and to be woken takes as long
+ * again. A tracee that waits for our processor loses that time: it shrinks when it was in vain.
+ */
+constexpr uint64_t kMostEagerNs = 50'000;
+constexpr uint64_t kLeastEagerNs = 5'000;
+thread_local uint64_t eager_ns = kMostEagerNs;
+
 /** After so long it is looked again even if no SIGCHLD came. */
 constexpr long kNapNs = 500'000;
 
@@ -59,16 +68,38 @@ Result<Stop> poll_stop(pid_t tid) {
   return decode_stop(status);
 }
 
-Result<Stop> wait_stop(pid_t tid, const Deadline& deadline) {
-  for (int looks = 0; looks < kEagerLooks; looks++) {
-    auto stop = poll_stop(tid);
-    if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
-  }
+namespace {
+
+Result<Stop> sleep_until_stop(pid_t tid, const Deadline& deadline) {
   for (ChildSignal signal;; signal.wait()) {
     auto stop = poll_stop(tid);
     if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
     if (deadline.passed()) return Failure{ETIMEDOUT, "waitpid", Side::kTracer, tid};
   }
+}
+
+/** The same as wait_stop(), of a tracee that was stopped a moment ago. */
+Result<Stop> wait_stop_eagerly(pid_t tid, const Deadline& deadline) {
+  const uint64_t end = monotonic_ns() + eager_ns;
+  do {
+    auto stop = poll_stop(tid);
+    if (!stop.ok()) return stop;
+    if (stop->kind == StopKind::kRunning) continue;
+    eager_ns = std::min(eager_ns * 2, kMostEagerNs);
+    return stop;
+  } while (monotonic_ns() < end);
+  eager_ns = std::max(eager_ns / 4, kLeastEagerNs);
+  return sleep_until_stop(tid, deadline);
+}
+
+}  // namespace
+
+Result<Stop> wait_stop(pid_t tid, const Deadline& deadline) {
+  for (int looks = 0; looks < kEagerLooks; looks++) {
+    auto stop = poll_stop(tid);
+    if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
+  }
+  return sleep_until_stop(tid, deadline);
 }
 
 Status run_to_syscall_stop(pid_t tid, const Deadline& deadline) {
@@ -78,7 +109,7 @@ Status run_to_syscall_stop(pid_t tid, const Deadline& deadline) {
 
 Status await_syscall_stop(pid_t tid, const Deadline& deadline, Birth* birth) {
   for (;;) {
-    auto stop = wait_stop(tid, deadline);
+    auto stop = wait_stop_eagerly(tid, deadline);
     if (!stop.ok()) return stop.failure();
     int signal = 0;
     switch (stop->kind) {

@@ -6,6 +6,7 @@ import { openDestination } from '../copy/destination.js'
 import { type Engine, type EngineLimits, engineLimits } from '../engines/engine.js'
 import { openEngine } from '../engines/open-engine.js'
 import { FdmoveError } from '../errors.js'
+import { childrenOf } from '../job/children.js'
 import { isLocal } from '../job/local.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import type { ProgressEvent } from '../options.js'
@@ -22,7 +23,7 @@ import { toFdmoveError } from './native-error.js'
 import { isAsPrepared, prepare, refuseIfAny } from './prepared.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { openSources, stageMore } from './staging.js'
-import { switchOver } from './switch-over.js'
+import { switchOver, type Thread } from './switch-over.js'
 
 /** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
 export async function runMove(request: MoveRequest): Promise<MoveResult> {
@@ -179,6 +180,9 @@ async function moveWith(
   }
 }
 
+/** For so many threads it is quicker to ask each for its children than to list all processes of a small host. */
+const quicklyAsked = 8
+
 /**
  * A last look before the freeze: the selection and the plan as they are now. It also runs the code that runs in the
  * pause, which is then compiled already.
@@ -216,13 +220,19 @@ function rehearse(
   // whatever holds OLD by now. Where all processes can be walked within a tenth of the budget, they are.
   const budgetMs = (request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs) / 1000
   const walkAll = all && walkMs < budgetMs / 10
-  const newcomers = (known: ReadonlySet<number>) => {
+  const newcomers = (known: ReadonlySet<number>, threads: readonly Thread[]) => {
+    const isFresh = (pid: number) => !known.has(pid) && !examined.has(pid) && pid !== process.pid
+    if (!all && threads.length <= quicklyAsked) {
+      const children = threads.map(({ pid, tid }) => childrenOf(pid, tid))
+      if (children.every((some) => some !== undefined)) return children.flat().filter(isFresh)
+    }
     const others = listPids().filter((pid) => !known.has(pid) && pid !== process.pid)
-    const fresh = others.filter((pid) => !examined.has(pid))
+    const fresh = others.filter(isFresh)
     const children = fresh.filter((pid) => known.has(parentOf(pid)))
     return all ? [...new Set([...children, ...reader.holders(walkAll ? others : fresh)])] : children
   }
-  newcomers(new Set(pids))
+  const mainThreads = pids.map((pid) => ({ pid, tid: pid }))
+  for (const threads of [[], mainThreads]) newcomers(new Set(pids), threads)
   isAsPrepared(context, prepared, pids)
   return { pids, prepared, newcomers }
 }

@@ -19,11 +19,14 @@ import { type Ahead, runAhead } from './run-ahead.js'
 import { checkQueues, count, finish, rollback, runUntilCommitted } from './run-programs.js'
 import { verify } from './verify.js'
 
+/** One that stands. */
+export type Thread = Pick<StoppedThread, 'pid' | 'tid'>
+
 export type SwitchContext = SwitchTools & {
   readonly prepared: Prepared
   readonly pids: readonly number[]
-  /** Looks for processes that should be frozen too, given those that are or could not be. */
-  readonly newcomers: (known: ReadonlySet<number>) => readonly number[]
+  /** Looks for processes that should be frozen too, given those that are or could not be, and the threads that stand. */
+  readonly newcomers: (known: ReadonlySet<number>, threads: readonly Thread[]) => readonly number[]
   /** Puts something in the old place, while the job stands still. */
   readonly leave: Leave | undefined
   readonly maxPauseUs: number
@@ -106,7 +109,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     const tried = new Set<number>()
     for (;;) {
       for (const { pid } of threads) tried.add(pid)
-      const more = context.newcomers(tried)
+      const more = context.newcomers(tried, threads)
       if (more.length === 0) break
       for (const pid of more) tried.add(pid)
       checkDeadline(clock.startUs + Math.max(context.stopTimeoutUs, context.maxPauseUs))
