@@ -85,7 +85,7 @@ Result<std::vector<PageRange>> pages_that(pid_t tid, RemoteAddress start, Remote
     size_t wanted = std::min<size_t>((end - at) / page, kEntriesAtOnce) * sizeof(uint64_t);
     ssize_t got = pread(fd.get(), entries.data(), wanted, static_cast<off_t>(at / page * sizeof(uint64_t)));
     if (got == -1) return kernel_failure("pread", tid, path);
-    if (got < static_cast<ssize_t>(sizeof(uint64_t))) return Failure{EIO, "pread", Side::kTracer, tid, nullptr, path};
+    if (got < static_cast<ssize_t>(sizeof(uint64_t))) return Failure{ESRCH, "pread", Side::kTracer, tid, nullptr, path};  // it has no memory any more
     for (size_t index = 0; index < static_cast<size_t>(got) / sizeof(uint64_t); index++, at += page) {
       if (!wanted_page(entries[index])) continue;
       if (!ranges.empty() && ranges.back().start + ranges.back().size == at) ranges.back().size += page;

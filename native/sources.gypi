@@ -33,6 +33,7 @@
       "native/shared_maps.cc",
       "native/stepping.cc",
       "native/syscall_program.cc",
+      "native/task_work.cc",
       "native/tracee.cc",
       "native/tree_copy.cc",
       "native/unix_sockets.cc",
@@ -45,6 +46,7 @@
       "native/binding/paths.cc",
       "native/binding/probes.cc",
       "native/binding/proc.cc",
+      "native/binding/programs.cc",
       "native/binding/session.cc"
     ]
   }

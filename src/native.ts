@@ -128,6 +128,8 @@ export type Native = {
   readString(tid: number, address: bigint): Buffer
   /** VmFlags of smaps(5) of the mappings that begin at these addresses; '' for one that is not there. */
   mappingFlags(tid: number, starts: BigUint64Array): string[]
+  /** The addresses of those pages of a private file mapping that are the process's own by now. ESRCH when it has ended. */
+  changedPages(tid: number, start: bigint, end: bigint): BigUint64Array
   /** Whether this kernel can re-point /proc/PID/exe. */
   canSetExe(): boolean
   /** Its number on this architecture. */

@@ -160,6 +160,19 @@ Napi::Value mapping_flags(const Napi::CallbackInfo& info) {
   return flags;
 }
 
+/** changedPages(tid, start, end) -> BigUint64Array of the pages of a private file mapping that are the process's own by now. */
+Napi::Value changed_pages(const Napi::CallbackInfo& info) {
+  auto ranges = fdmove::changed_pages(static_cast<pid_t>(to_i64(info[0])), to_u64(info[1]), to_u64(info[2]));
+  if (!ranges.ok()) return throw_failure(info.Env(), ranges.failure());
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<uint64_t> pages;
+  for (const PageRange& range : *ranges)
+    for (size_t at = 0; at < range.size; at += page) pages.push_back(range.start + at);
+  auto list = Napi::BigUint64Array::New(info.Env(), pages.size());
+  std::copy(pages.begin(), pages.end(), list.Data());
+  return list;
+}
+
 /** canSetExe(): whether this kernel can re-point the executable of a process. */
 Napi::Value can_set_exe(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), fdmove::can_set_exe()); }
 
@@ -275,6 +288,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("readString", Napi::Function::New(env, read_string, "readString"));
   exports.Set("toPathOnly", Napi::Function::New(env, to_path_only, "toPathOnly"));
   exports.Set("mappingFlags", Napi::Function::New(env, mapping_flags, "mappingFlags"));
+  exports.Set("changedPages", Napi::Function::New(env, changed_pages, "changedPages"));
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));
   exports.Set("pidfdOpen", Napi::Function::New(env, pidfd_open, "pidfdOpen"));

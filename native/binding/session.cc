@@ -1,95 +1,24 @@
 // SPDX-License-Identifier: MIT
 // Session: the ptrace half as JavaScript sees it. One a tracer process; everything in it is synchronous.
 #include "binding/binding.h"
+#include "binding/programs.h"
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include "fd_passing.h"
 #include "freezer.h"
 #include "pipe_copy.h"
 #include "proc_walk.h"
 #include "remap.h"
-#include "syscall_names.h"
 #include "syscall_program.h"
+#include "task_work.h"
 
 namespace fdmove::binding {
 
 namespace {
-
-/** Reads one Argument of src/plan/program.ts. */
-Argument to_argument(const Napi::Value& value) {
-  Argument argument;
-  if (!value.IsObject()) {
-    argument.value = to_u64(value);
-    return argument;
-  }
-  Napi::Object object = value.As<Napi::Object>();
-  auto number = [&](const char* key) { return object.Has(key) ? to_u64(object.Get(key)) : 0; };
-  argument.offset = static_cast<uint32_t>(number("offset"));
-  if (object.Has("data")) {
-    argument.kind = Argument::Kind::kData;
-    argument.value = number("data");
-  } else if (object.Has("resultOf")) {
-    argument.kind = Argument::Kind::kResult;
-    argument.value = number("resultOf");
-  } else {
-    argument.kind = Argument::Kind::kLoad;
-    argument.value = number("loadOf");
-  }
-  return argument;
-}
-
-Call to_call(const Napi::Object& object) {
-  Call call;
-  call.nr = syscall_number(object.Get("syscall").ToString().Utf8Value());
-  Napi::Array args = object.Get("args").As<Napi::Array>();
-  for (uint32_t index = 0; index < args.Length() && index < call.args.size(); index++)
-    call.args[index] = to_argument(args.Get(index));
-  return call;
-}
-
-Operation to_operation(const Napi::Object& object) {
-  Operation operation;
-  operation.call = to_call(object);
-  Napi::Value expect = object.Get("expect");
-  if (expect.IsObject()) {
-    operation.expect = Operation::Expect::kEquals;
-    operation.expected = to_argument(expect.As<Napi::Object>().Get("equals"));
-  } else if (expect.ToString().Utf8Value() == "any") {
-    operation.expect = Operation::Expect::kAny;
-  }
-  Napi::Value undo = object.Get("undo");
-  if (undo.IsArray()) {
-    Napi::Array calls = undo.As<Napi::Array>();
-    for (uint32_t index = 0; index < calls.Length(); index++) operation.undo.push_back(to_call(calls.Get(index).As<Napi::Object>()));
-  } else if (undo.IsObject()) {
-    operation.undo.push_back(to_call(undo.As<Napi::Object>()));
-  }
-  return operation;
-}
-
-Datum to_datum(const Napi::Object& object) {
-  Datum datum;
-  auto bytes = object.Get("bytes").As<Napi::Uint8Array>();
-  datum.bytes.assign(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
-  if (object.Has("pointers") && object.Get("pointers").IsArray()) {
-    Napi::Array pointers = object.Get("pointers").As<Napi::Array>();
-    for (uint32_t index = 0; index < pointers.Length(); index++) {
-      Napi::Object pointer = pointers.Get(index).As<Napi::Object>();
-      datum.pointers.push_back({to_u64(pointer.Get("at")), to_u64(pointer.Get("data")),
-                                pointer.Has("offset") ? to_u64(pointer.Get("offset")) : 0});
-    }
-  }
-  return datum;
-}
 
 class Session : public Napi::ObjectWrap<Session> {
  public:
@@ -180,22 +109,9 @@ class Session : public Napi::ObjectWrap<Session> {
   }
 
   Napi::Value compile(const Napi::CallbackInfo& info) {
-    auto program = std::make_unique<Program>();
-    Napi::Object object = info[0].As<Napi::Object>();
-    Napi::Array operations = object.Get("operations").As<Napi::Array>();
-    for (uint32_t index = 0; index < operations.Length(); index++) {
-      program->operations.push_back(to_operation(operations.Get(index).As<Napi::Object>()));
-      if (program->operations.back().call.nr < 0)
-        return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "a program names a syscall that is not known"));
-    }
-    Napi::Array data = object.Get("data").As<Napi::Array>();
-    for (uint32_t index = 0; index < data.Length(); index++) program->data.push_back(to_datum(data.Get(index).As<Napi::Object>()));
-    if (object.Get("point").IsNumber()) program->point = to_u64(object.Get("point"));
-    if (object.Get("room").IsNumber()) program->room = to_u64(object.Get("room"));
-    if (object.Get("looks").IsTypedArray()) {
-      auto looks = object.Get("looks").As<Napi::Int32Array>();
-      program->looks.assign(looks.Data(), looks.Data() + looks.ElementLength());
-    }
+    auto read = to_program(info[0].As<Napi::Object>());
+    if (!read.ok()) return throw_failure(info.Env(), read.failure());
+    auto program = std::make_unique<Program>(std::move(*read));
     Status ready = ProgramRunner::make_ready(*program, programs_.size(), injecting_);
     if (!ready.ok()) return throw_failure(info.Env(), ready.failure());
     programs_.push_back(std::move(program));
@@ -237,18 +153,6 @@ class Session : public Napi::ObjectWrap<Session> {
     auto outcome = on->run(to_u64(info[1]), deadline(info[2]));
     if (!outcome.ok()) return throw_failure(env, outcome.failure());
     return to_object(env, *outcome);
-  }
-
-  static Napi::Object to_object(Napi::Env env, const Outcome& outcome) {
-    Napi::BigInt64Array results = Napi::BigInt64Array::New(env, outcome.results.size());
-    std::copy(outcome.results.begin(), outcome.results.end(), results.Data());
-    Napi::Object object = Napi::Object::New(env);
-    object.Set("results", results);
-    Napi::Float64Array times = Napi::Float64Array::New(env, outcome.started_ns.size());
-    for (size_t at = 0; at < outcome.started_ns.size(); at++) times[at] = static_cast<double>(outcome.started_ns[at]) / 1000;
-    object.Set("times", times);
-    object.Set("failedAt", outcome.failed_at);
-    return object;
   }
 
   /** runMany(tids, ends, deadlineUs) -> outcomes. Programs run at the same time, some at a time; the first failure is thrown at the end. */
@@ -344,37 +248,13 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value first_difference(const Napi::CallbackInfo& info) {
     pid_t tid = static_cast<pid_t>(to_i64(info[0]));
     auto expected = info[1].As<Napi::BigInt64Array>();
-    int64_t mask = to_i64(info[2]);
     ProgramRunner* on = runner(tid);
     if (on == nullptr || !on->can_look()) return throw_failure(info.Env(), Failure{ESRCH, "look", Side::kTracer, tid});
     Status looked = on->end_look(deadline(info[3]));
     if (!looked.ok()) return throw_failure(info.Env(), looked.failure());
-    constexpr size_t kNumbers = std::tuple_size_v<decltype(numbers_of(std::declval<BatchLook>(), 0))>;
-    if (on->looks().empty() || on->looks().size() * kNumbers != expected.ElementLength())
-      return throw_failure(info.Env(), refusal("ERR_FDMOVE_INTERNAL", "what is expected of fds is not what was looked at"));
-    const int64_t* wanted = expected.Data();
-    size_t at = 0;
-    for (const BatchLook& look : on->looks()) {
-      for (int64_t found : numbers_of(look, mask)) {
-        if (wanted[at] != -1 && wanted[at] != found) return Napi::Number::New(info.Env(), static_cast<double>(at));
-        at++;
-      }
-    }
-    return Napi::Number::New(info.Env(), -1);
-  }
-
-  static std::array<int64_t, 8> numbers_of(const BatchLook& look, int64_t mask) {
-    constexpr int64_t kNone = -2;
-    bool asked = look.asked == 0;
-    bool signalled = (look.owned == 0 && look.owner.pid != 0) || look.signal > 0;
-    return {asked ? static_cast<int64_t>(makedev(look.status.stx_dev_major, look.status.stx_dev_minor)) : kNone,
-            asked ? static_cast<int64_t>(look.status.stx_ino) : kNone,
-            look.status.stx_mode,
-            look.status.stx_nlink,
-            look.flags < 0 ? kNone : look.flags & mask,
-            look.cloexec,
-            look.offset,
-            signalled ? 1 : 0};
+    auto difference = first_difference_of(on->looks(), expected.Data(), expected.ElementLength(), to_i64(info[2]));
+    if (!difference.ok()) return throw_failure(info.Env(), difference.failure());
+    return Napi::Number::New(info.Env(), static_cast<double>(*difference));
   }
 
   /** inject('step' | 'batch' | 'auto'): how programs run that are loaded from now on. */
@@ -527,39 +407,14 @@ class Session : public Napi::ObjectWrap<Session> {
     return Napi::Buffer<char>::Copy(info.Env(), bytes->data(), bytes->size());
   }
 
-  /**
-   * runTaskWork(pid, rings, deadlineUs): every thread of the process does what the kernel has put off for it, as it would when it
-   * goes on. io_uring_enter(2) with nothing to submit and nothing to wait for does that, also where only the thread that
-   * submits may (IORING_SETUP_DEFER_TASKRUN); what it answers does not matter.
-   */
+  /** runTaskWork(pid, rings, deadlineUs): native/task_work.h. */
   Napi::Value run_task_work(const Napi::CallbackInfo& info) {
-    constexpr uint64_t kGetEvents = 1;  // IORING_ENTER_GETEVENTS
     pid_t pid = static_cast<pid_t>(to_i64(info[0]));
     auto rings = info[1].As<Napi::Int32Array>();
-    Deadline end = deadline(info[2]);
     std::vector<Tracee*> threads;
     for (Tracee* tracee : freezer_.threads())
       if (tracee->pid() == pid) threads.push_back(tracee);
-    Status status = Done{};
-    for (size_t at = 0; at < rings.ElementLength() && status.ok(); at++) {
-      std::vector<Tracee::Call> calls;
-      for (Tracee* tracee : threads)
-        calls.push_back({tracee, SYS_io_uring_enter, {static_cast<uint64_t>(rings[at]), 0, 0, kGetEvents, 0, 0}});
-      if (faults_.hit()) status = Failure{EIO, "io_uring_enter", Side::kTracee, pid, nullptr, "failed on purpose"};
-      else
-        for (const auto& result : Tracee::inject_together(calls, end))
-          if (status.ok() && !result.ok() && result.failure().error != ESRCH) status = result.failure();
-    }
-    // Without a deadline, as at the release: whatever came before, each gets its registers back. One whose call hangs is left to
-    // that, where nobody waits for it.
-    for (bool begins : {true, false}) {
-      for (Tracee* tracee : threads) {
-        if (tracee->stuck()) continue;
-        Status ended = begins ? tracee->begin_end_of_injection({}) : tracee->await_end_of_injection({});
-        if (status.ok()) status = ended;
-      }
-    }
-    return finished(info.Env(), status);
+    return finished(info.Env(), fdmove::run_task_work(threads, {rings.Data(), rings.ElementLength()}, deadline(info[2]), faults_));
   }
 
   Napi::Value send_fds(const Napi::CallbackInfo& info) {

@@ -11,12 +11,6 @@ import type { HeldMapping, JobSnapshot, Obstacle } from './snapshot.js'
 const breakpoint = process.arch === 'arm64' ? Buffer.from([0xa0, 0x00, 0x20, 0xd4]) : Buffer.from([0xcc])
 
 const { pageSize } = native
-const bytesPerEntry = 8
-/** Entries of /proc/PID/pagemap that are read in one go. */
-const entriesAtOnce = 1 << 16
-/** Bits 63 and 62: in memory, in swap; 61: of the file. Kernel documentation, admin-guide/mm/pagemap.rst. */
-const isThere = 0xc0
-const isOfFile = 0x20
 
 /** One for each mapping of code with a breakpoint in it. Asked while the job runs. */
 export function plantedBreakpoints({ processes }: JobSnapshot): Obstacle[] {
@@ -41,7 +35,7 @@ function isForbidden(error: unknown): boolean {
 }
 
 function hasBreakpoint(pid: number, { mapping }: HeldMapping): boolean {
-  const changed = changedPages(pid, mapping)
+  const changed = native.changedPages(pid, mapping.start, mapping.end)
   if (changed.length === 0) return false
   const hex = (address: bigint) => address.toString(16)
   const memory = openSync(`/proc/${pid}/mem`, 'r')
@@ -59,30 +53,6 @@ function hasBreakpoint(pid: number, { mapping }: HeldMapping): boolean {
   } finally {
     closeSync(memory)
   }
-}
-
-/** Addresses of the pages that are the process's own by now. */
-function changedPages(pid: number, { start, end }: HeldMapping['mapping']): bigint[] {
-  const found: bigint[] = []
-  const pagemap = openSync(`/proc/${pid}/pagemap`, 'r')
-  try {
-    const entries = Buffer.alloc(entriesAtOnce * bytesPerEntry)
-    for (let at = start; at < end; ) {
-      const wanted = Math.min(entriesAtOnce, Number((end - at) / BigInt(pageSize))) * bytesPerEntry
-      const position = (at / BigInt(pageSize)) * BigInt(bytesPerEntry)
-      const got = readSync(pagemap, entries, 0, wanted, position)
-      if (got < bytesPerEntry) break
-      for (let entry = 0; entry < got; entry += bytesPerEntry) {
-        const flags = entries[entry + bytesPerEntry - 1]!
-        if ((flags & isThere) !== 0 && (flags & isOfFile) === 0)
-          found.push(at + BigInt((entry / bytesPerEntry) * pageSize))
-      }
-      at += BigInt((got / bytesPerEntry) * pageSize)
-    }
-  } finally {
-    closeSync(pagemap)
-  }
-  return found
 }
 
 function readPage(fd: number, position: bigint): Buffer {
