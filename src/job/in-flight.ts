@@ -8,6 +8,7 @@ import { findAsynchronousIo } from './asynchronous-io.js'
 import { plantedBreakpoints } from './breakpoints.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
+import { lostLocks } from './locked-memory.js'
 import { memoryShortages } from './memory-room.js'
 import { pinnedMemory } from './pinned.js'
 import type { JobSnapshot, Obstacle } from './snapshot.js'
@@ -29,6 +30,7 @@ export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
     ...pinnedMemory(snapshot),
     ...plantedBreakpoints(snapshot),
     ...memoryShortages(snapshot),
+    ...lostLocks(snapshot),
     ...findAsynchronousIo(from.mount.type, snapshot).obstacles,
   ]
 }

@@ -8,8 +8,10 @@ export const capabilities = {
   CAP_DAC_OVERRIDE: 1,
   CAP_DAC_READ_SEARCH: 2,
   CAP_FOWNER: 3,
+  CAP_IPC_LOCK: 14,
   CAP_SYS_PTRACE: 19,
   CAP_SYS_ADMIN: 21,
+  CAP_SYS_RESOURCE: 24,
 } as const
 
 export type Capability = keyof typeof capabilities

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { has, ownStatus } from '../../src/proc/index.js'
 import { makeMemoryCgroup } from '../helpers/cgroup.js'
 import { runCommand } from '../helpers/command.js'
 import { need } from '../helpers/skip.js'
@@ -134,6 +135,33 @@ test('private pages are not moved where the memory cgroup of the job has no room
   expect(await target.send('check')).toBe('ok')
   await one.umount()
 })
+
+for (const user of ['root', 'nobody']) {
+  for (const [hard, hardLimit] of [
+    ['can', 64 << 10],
+    ['cannot', 4096],
+  ] as const) {
+    test(`locked mappings of ${user}, more than its soft limit, which ${hard} be lifted, are locked again or refused`, async ({
+      storage,
+      spawnTarget,
+      fdmove,
+    }) => {
+      const [one, other] = [await storage('ext4'), await storage('ext4')]
+      const target = await spawnTarget(
+        'over-locked',
+        `${one.path}/file`,
+        String(hardLimit),
+        user === 'root' ? '0' : '65534',
+      )
+      const isMoved = has(ownStatus(), 'CAP_SYS_RESOURCE') || (user === 'root' && hard === 'can')
+      const moved = await fdmove('--from', one.path, '--to', other.path, '--pid', target.pid, '--json')
+      expect(moved.exitCode, moved.stdout).toBe(isMoved ? 0 : 3)
+      expect(await target.send('check')).toBe('64')
+      if (isMoved) await one.umount()
+      else expect(moved.stdout).toContain('prlimit --memlock')
+    })
+  }
+}
 
 // What such a program holds at one moment is what it held at another: a plan of the one must not pass for a plan of the other.
 for (const [name, does] of [
