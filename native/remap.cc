@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <set>
 #include <sstream>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -55,6 +56,14 @@ bool is_exe(pid_t tid, int fd) {
   struct stat exe {}, file {};
   return stat((directory + "/exe").c_str(), &exe) == 0 && stat((directory + "/fd/" + std::to_string(fd)).c_str(), &file) == 0 &&
          exe.st_dev == file.st_dev && exe.st_ino == file.st_ino;
+}
+
+/** Whether a mapping of a file is just there. */
+bool is_mapped(pid_t tid, const MappingMove& move) {
+  char path[96];
+  snprintf(path, sizeof path, "/proc/%d/map_files/%lx-%lx", tid, static_cast<unsigned long>(move.start), static_cast<unsigned long>(move.end));
+  struct stat link {};
+  return lstat(path, &link) == 0;
 }
 
 /** The letters of VmFlags without those that say nothing of what the job asked for: soft-dirty. */
@@ -179,7 +188,11 @@ Status Remapper::place(Step& step, int fd, const Deadline& until) {
     auto mapped = injector_.call("mmap", SYS_mmap,
                                  {move.start, size, static_cast<uint64_t>(first),
                                   static_cast<uint64_t>(flags_of(move, step.state) | MAP_FIXED), static_cast<uint64_t>(fd), move.offset});
-    if (!mapped.ok()) return mapped.failure();
+    if (!mapped.ok()) {
+      // Some kernels have taken the old one away by then, others have not: taking that back would need the room that there is not.
+      if (is_mapped(tracee().tid(), move)) step.phase = Phase::kUntouched;
+      return mapped.failure();
+    }
     if (first != protection || step.state.key != 0) FDMOVE_TRY(protect(move.start, step, protection));
   }
   return advise(step);

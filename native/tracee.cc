@@ -138,7 +138,7 @@ Result<long> Tracee::inject_with_room(long nr, const arch::SyscallArgs& args, co
   Result<long> result = lifted.any() ? inject_once(nr, args, deadline) : Result<long>(-ENOMEM);
   if (!lacks_room(nr, result)) return result;
   return Failure{ENOMEM, nr == SYS_mmap ? "mmap" : "mremap", Side::kTracee, tid_, nullptr,
-                 "the job has no room for another mapping: raise vm.max_map_count or its RLIMIT_AS, or give it memory"};
+                 "the job has no room for another mapping: raise vm.max_map_count, its RLIMIT_AS or RLIMIT_DATA, or give it memory"};
 }
 
 Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {

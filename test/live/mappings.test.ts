@@ -2,6 +2,7 @@
 import { has, ownStatus } from '../../src/proc/index.js'
 import { makeMemoryCgroup } from '../helpers/cgroup.js'
 import { runCommand } from '../helpers/command.js'
+import { tryMove } from '../helpers/move.js'
 import { need } from '../helpers/skip.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -51,6 +52,26 @@ test('whichever call of the switch-over fails, mappings are back as they were', 
   await one.umount()
   expect(await target.send('check')).toBe('ok')
 }, 600_000)
+
+test('a job that has made nearly all mappings that it may is moved, or its mappings are as they were', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('maps', one.path)
+  const layout = await target.send('layout')
+  for (let room = 0; ; room += room < 4 ? 1 : 12) {
+    expect(await target.send(`leave ${room}`)).toBe('ok')
+    const moved = await tryMove(target.pid, { old: one.path, new: other.path })
+    expect(await target.send('check'), `room for ${room}`).toBe('ok')
+    expect(await target.send('layout'), `room for ${room}`).toBe(layout)
+    if (moved.exitCode === 0) break
+    expect(moved.json, `room for ${room}: ${moved.stderr}`).toMatchObject({ ok: false, targetChanged: false })
+    expect(moved.stderr).toContain('max_map_count')
+  }
+  await one.umount()
+  expect(await target.send('check')).toBe('ok')
+}, 120_000)
 
 test('who waits in a shared mapping is woken through the new one', async ({ storage, spawnTarget, fdmove }) => {
   const [one, other] = [await storage('ext4'), await storage('ext4')]

@@ -4,6 +4,7 @@
  * closed: nothing but the mappings leads to the files. Commands:
  *   check      every byte is what it should be, and the mappings are treated as they were made; `ok`
  *   write N    writes through the shared mapping and the private one; `ok`
+ *   leave N    takes all further mappings that the kernel allows, but for N; `ok`
  *   layout     a line of checksums of what maps and smaps say of them, without device and inode; changes with any difference
  */
 #include "target.h"
@@ -44,6 +45,7 @@ static struct Area {
     {"gone-shared", 0, kPages, PROT_READ | PROT_WRITE, MAP_SHARED, 0, true, false},
     {"gone-private", 0, kPages, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, true, true},
     {"holes", 0, kPages, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, false, true},
+    {"shared-lowest", 0, kPages, PROT_READ | PROT_WRITE, MAP_SHARED, 0, false, false},
 };
 enum { kAreas = sizeof areas / sizeof *areas };
 
@@ -136,6 +138,20 @@ static void layout(void) {
   answer("%016" PRIx64, hash);
 }
 
+static void leave(int room) {
+  enum { kSlots = 64 };
+  static void *latest[kSlots];
+  static unsigned count; /* neighbours of other protection do not become one */
+  CHECK(room < kSlots);
+  for (;; count++) {
+    void *one = mmap(NULL, kPage, count % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (one == MAP_FAILED) break;
+    latest[count % kSlots] = one;
+  }
+  CHECK(errno == ENOMEM);
+  while (room-- > 0) CHECK(munmap(latest[--count % kSlots], kPage) == 0);
+}
+
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   for (int index = 0; index < kAreas; index++) open_area(index, decode(argv[1]));
@@ -155,6 +171,8 @@ int main(int argc, char **argv) {
       CHECK(areas[0].at[5 * kPage + 77] == (unsigned char)n);
       areas[0].at[5 * kPage + 77] = of_file(0, 5);
       areas[2].at[9 * kPage + 78] = of_file(2, 9);
+    } else if (strncmp(line, "leave ", 6) == 0) {
+      leave(atoi(line + 6));
     } else {
       fail("unknown command %s", line);
     }
