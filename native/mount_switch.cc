@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A mount is not moved but shown a second time and taken away where it was: the kernel refuses to move a mount whose
-// parent is shared (move_mount(2), EINVAL), which is what most hosts have.
+// parent is shared (move_mount(2), EINVAL), which is what most hosts have. Only the way back is a real move: the directory
+// that the mount was set aside in is a mount of our own.
 #include "mount_switch.h"
 
 #include <cerrno>
@@ -48,6 +49,34 @@ bool make_directories(const char* path) {
   return true;
 }
 
+/** A path without its last component. */
+struct ParentPath {
+  char text[PATH_MAX] = {};
+};
+
+ParentPath parent_of(const char* path) {
+  ParentPath parent;
+  const char* slash = strrchr(path, '/');
+  if (slash != nullptr && slash - path < PATH_MAX) memcpy(parent.text, path, slash - path);
+  return parent;
+}
+
+/** Who has opened files through the mount at `from` finds them at `to`. EINVAL where its parent is shared. */
+bool move_mount(const char* from, const char* to) {
+  return syscall(SYS_move_mount, AT_FDCWD, from, AT_FDCWD, to, 0) == 0;
+}
+
+/** Makes a directory a mount with nothing shared, as far as that can be done: what is mounted below can be moved then. */
+void make_private(const char* directory) {
+  struct statx here = {}, above = {};
+  char parent[PATH_MAX];
+  snprintf(parent, sizeof parent, "%s/..", directory);
+  bool known = statx(AT_FDCWD, directory, AT_SYMLINK_NOFOLLOW, STATX_MNT_ID, &here) == 0 && statx(AT_FDCWD, parent, 0, STATX_MNT_ID, &above) == 0;
+  if (!known || (here.stx_mask & STATX_MNT_ID) == 0) return;
+  if (here.stx_mnt_id == above.stx_mnt_id && mount(directory, directory, nullptr, MS_BIND, nullptr) != 0) return;
+  mount(nullptr, directory, nullptr, MS_PRIVATE, nullptr);
+}
+
 /** The mount at `from` goes to `to`. */
 bool show_elsewhere(const char* from, const char* to) {
   UniqueFd tree(open_tree(from));
@@ -71,7 +100,9 @@ Answer failed(const char* step) {
  * directory, and whoever removes it there takes our mount away (d_invalidate() in fs/dcache.c detaches what is mounted on it).
  */
 void remove_directory(const char* space, const char* aside) {
-  if (*space == 0) rmdir(aside);
+  if (*space != 0) return;
+  rmdir(aside);
+  umount2(parent_of(aside).text, UMOUNT_NOFOLLOW);  // as long as something else is aside there, it is busy
 }
 
 Answer replace(const char* space, const char* point, const char* aside, const char* with) {
@@ -79,6 +110,7 @@ Answer replace(const char* space, const char* point, const char* aside, const ch
   if (!tree.valid()) return failed("open_tree");
   if (!enter(space)) return failed("setns");
   if (!make_directories(aside)) return failed("mkdir");
+  if (*space == 0) make_private(parent_of(aside).text);
   if (!show_elsewhere(point, aside)) {
     Answer answer = failed("move_mount");
     umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
@@ -94,10 +126,17 @@ Answer replace(const char* space, const char* point, const char* aside, const ch
 
 Answer restore(const char* space, const char* point, const char* aside) {
   if (!enter(space)) return failed("setns");
+  UniqueFd bound(open_tree(point));
+  if (!bound.valid()) return failed("open_tree");
   if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) != 0) return failed("umount2");
-  if (!show_elsewhere(aside, point)) return failed("move_mount");
-  remove_directory(space, aside);
-  return Answer{};
+  // The job has opened its files through the mount that is aside: shown a second time, it would hold what nobody sees.
+  if (move_mount(aside, point) || (*space != 0 && show_elsewhere(aside, point))) {
+    remove_directory(space, aside);
+    return Answer{};
+  }
+  Answer answer = failed("move_mount");
+  attach(bound.get(), point);
+  return answer;
 }
 
 Status to_status(Result<Answer> answer, const std::string& point) {

@@ -16,7 +16,10 @@ namespace fdmove {
 Status replace_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,
                      const std::string& replacement, int milliseconds);
 
-/** The inverse: what is bound at `mount_point` goes, and the mount at `aside` is there again. */
+/**
+ * The inverse: what is bound at `mount_point` goes, and the mount at `aside` is there again; in our own namespace it is that very
+ * mount, with all that has been opened through it. All or nothing.
+ */
 Status restore_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,
                      int milliseconds);
 

@@ -104,19 +104,11 @@ export async function undo(
     const path = below(manifest.from, from)
     return original === null || path === undefined ? [] : [{ path, ...original }]
   })
-  const back = { replaces, ...options, from: manifest.to, to: manifest.from } as const
   const select = { kind: 'pids', pids, tree: true } as const
-  if (manifest.leave === 'nothing' || manifest.aside === null) return await move({ ...back, select })
-  // What was left in the old place has to go before anything can come back there.
-  const { leaveOf } = await import('./tracer/leave.js')
-  const leave = leaveOf(manifest.leave, manifest.from, manifest.to, manifest.aside, pids)
-  leave.revert()
-  try {
-    return await move({ ...back, select })
-  } catch (error) {
-    leave.apply()
-    throw error
-  }
+  const back = { replaces, ...options, from: manifest.to, select } as const
+  const { leave, aside, from: old } = manifest
+  if (leave === 'nothing' || aside === null) return await move({ ...back, to: old })
+  return await move({ ...back, leave: 'nothing', to: aside, putsBack: { leave, old } })
 }
 
 /** The tracer process has another working directory. */

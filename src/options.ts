@@ -44,6 +44,8 @@ export type MoveOptions = {
   /** Files at `to` that are replaced even so, if they are as they were left: what `undo` goes back to. */
   readonly replaces?: readonly LeftFile[]
   readonly leave?: 'nothing' | 'symlink' | 'bind'
+  /** `to` is where an earlier move has left what was at `old`: in the moment of the switch that goes back there. For `undo`. */
+  readonly putsBack?: { readonly leave: 'symlink' | 'bind'; readonly old: string | Buffer }
   /** Where to write the manifest; default below /var/lib/fdmove. */
   readonly manifest?: string
   /** Take down what was done when, for the result's `timeline`. */

@@ -4,6 +4,7 @@ import { accessSync, constants, renameSync, symlinkSync, unlinkSync } from 'node
 import { FdmoveError } from '../errors.js'
 import { below, joinPath, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
 import { native } from '../native.js'
+import type { MoveOptions } from '../options.js'
 import type { Mount } from '../proc/index.js'
 
 /** OLD's path leads to NEW after apply(), and to OLD again after revert(). Both are synchronous. */
@@ -54,15 +55,25 @@ export function prepareLeave(
   }
 }
 
-/** The inverse of a finished --leave, for undo. */
-export function leaveOf(
-  kind: 'symlink' | 'bind',
-  from: Buffer,
-  to: Buffer,
-  aside: Buffer,
+/**
+ * The inverse of a finished --leave, for undo: what is aside goes back to where it was. `left` is where the job comes from.
+ * Errors: ERR_FDMOVE_LEAVE where nothing is aside any more.
+ */
+export function preparePuttingBack(
+  { leave: kind, old }: NonNullable<MoveOptions['putsBack']>,
+  left: Storage,
+  { path: aside, mount }: Storage,
   pids: readonly number[],
 ): Leave {
-  return kind === 'symlink' ? leaveSymlink(from, to, aside) : leaveBind(placesLeft(from, to, pids, aside))
+  const from = Buffer.from(old)
+  if (kind === 'bind' && !mount.mountPoint.equals(aside))
+    throw new FdmoveError(
+      'ERR_FDMOVE_LEAVE',
+      `nothing is mounted at ${aside.toString()}, where what was at ${from.toString()} had been set aside; mount it there again`,
+    )
+  const done =
+    kind === 'symlink' ? leaveSymlink(from, left.path, aside) : leaveBind(placesLeft(from, left.path, pids, aside))
+  return { ...done, apply: done.revert, revert: done.apply }
 }
 
 function leaveSymlink(

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import type { JobSnapshot } from '../job/snapshot.js'
-import { joinPath } from '../job/storage.js'
+import { below, joinPath } from '../job/storage.js'
 import { native } from '../native.js'
 import type { Manifest, reserveManifest } from '../report/manifest.js'
 import type { MoveResult, ProcessReport, RemainingHold } from '../report/result.js'
@@ -41,17 +41,21 @@ export function report(
   const inodes = new Map(plan.inodes.map((inode) => [inode.key, inode]))
   const engine = request.engine ?? 'ptrace'
   const warnings: string[] = [...job.warnings]
+  // By now what was aside is where it belongs.
+  const putBack = request.putsBack && Buffer.from(request.putsBack.old)
+  const to = putBack ?? job.to.path
+  const aside = putBack === undefined ? (leave?.aside ?? null) : null
   const paths = plan.inodes.flatMap(({ key, names }) =>
-    names.map((name) => ({ key, from: joinPath(job.from.path, name), to: joinPath(job.to.path, name) })),
+    names.map((name) => ({ key, from: joinPath(job.from.path, name), to: joinPath(to, name) })),
   )
   const manifest: Manifest = {
     createdAt: new Date().toISOString(),
     bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
     engine,
     from: job.from.path,
-    to: job.to.path,
+    to,
     leave: request.leave ?? 'nothing',
-    aside: leave?.aside ?? null,
+    aside,
     processes: snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })),
     files: paths
       .filter(({ key }) => inodes.get(key)?.kind !== 'directory')
@@ -70,7 +74,7 @@ export function report(
     ok: true,
     engine,
     from: job.from.path.toString(),
-    to: job.to.path.toString(),
+    to: to.toString(),
     processes: snapshot.processes.map(({ pid, comm }): ProcessReport => {
       const fds = snapshot.tables.filter((table) => table.pid === pid).reduce((sum, { held }) => sum + held.length, 0)
       const places = snapshot.workplaces.filter((place) => place.pid === pid)
@@ -100,9 +104,10 @@ export function report(
       .filter(({ key }) => inodes.get(key)?.kind === 'file')
       .map(({ key, bytes, copiedRunning, copiedPaused, proof }) => {
         const name = inodes.get(key)?.names[0]
+        const path = staged.get(key)?.path
         return {
           from: name === undefined ? '(deleted)' : joinPath(job.from.path, name).toString(),
-          to: staged.get(key)?.path?.toString() ?? '(deleted)',
+          to: path ? joinPath(to, below(job.to.path, path) ?? path).toString() : '(deleted)',
           bytes: Number(bytes),
           copiedRunning,
           copiedPaused,
@@ -111,7 +116,7 @@ export function report(
       }),
     pause: outcome.pause,
     remaining: remaining(job, snapshot),
-    aside: leave?.aside.toString() ?? null,
+    aside: aside?.toString() ?? null,
     warnings,
     manifest: reserved.path,
   }

@@ -16,7 +16,7 @@ import { reserveManifest } from '../report/manifest.js'
 import type { MoveResult } from '../report/result.js'
 import { keepProcessorsAwake } from './awake.js'
 import { collectGarbage, collectGarbageInPeace } from './garbage.js'
-import { prepareLeave } from './leave.js'
+import { prepareLeave, preparePuttingBack } from './leave.js'
 import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
 import { nothingToMove, report } from './move-report.js'
 import { toFdmoveError } from './native-error.js'
@@ -82,7 +82,10 @@ async function moveWith(
 ): Promise<MoveResult> {
   const { signal, onProgress } = request
   const tell = onProgress ?? (() => {})
-  const leave = prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
+  const leave =
+    request.putsBack === undefined
+      ? prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
+      : preparePuttingBack(request.putsBack, job.from, job.to, job.pids)
   const manifest = reserveManifest(request.manifest)
   const destination = openDestination({
     from: job.from.path,

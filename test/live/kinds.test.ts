@@ -171,6 +171,48 @@ test('with --leave bind, a part of the old storage that the job sees elsewhere l
   expect(readFileSync(`${old.path}/volume/log`, 'utf8')).toBe('one\n')
 })
 
+test('what a job opens by its old path after --leave bind is moved back by undo, and holds OLD then', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  fdmove,
+}) => {
+  const old = await storage('ext4')
+  writeFileSync(`${old.path}/later`, 'later')
+  const target = await spawnTarget('hold', `open rw ${old.path}/later 10`)
+  const manifest = `${dirs.new}/../manifest`
+  const place = { old: old.path, new: dirs.new }
+  await move(target.pid, place, ['--leave', 'bind', '--manifest', manifest])
+  await target.send(`open rw ${old.path}/later 11`)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s', '--json')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(undone.json.to).toBe(old.path)
+  expect(undone.json.files[0]?.to).toBe(`${old.path}/later`)
+  for (const fd of [10, 11]) expect(readlinkSync(`/proc/${target.pid}/fd/${fd}`)).toBe(`${old.path}/later`)
+  await expect(execa('umount', [old.path])).rejects.toThrow('busy')
+  expect(await target.end()).toEqual({ exitCode: 0 })
+  await old.umount()
+  expect(existsSync(`${old.path}/later`)).toBe(false)
+})
+
+test('undo is refused where what was set aside is not mounted there any more', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  fdmove,
+}) => {
+  const old = await storage('ext4')
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  const manifest = `${dirs.new}/../manifest`
+  const { json } = await move(target.pid, { old: old.path, new: dirs.new }, ['--leave', 'bind', '--manifest', manifest])
+  await execa('umount', [json.aside!])
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode).toBe(3)
+  expect(undone.stderr).toContain('ERR_FDMOVE_LEAVE')
+  expect(await target.send('one')).toBe('ok')
+  expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\n')
+})
+
 test('--leave symlink of a mount point and --leave bind of a plain directory are refused', async ({
   storage,
   dirs,
