@@ -11,6 +11,8 @@ import type { Mount } from '../proc/index.js'
 export type Leave = {
   /** Where what was in the old place is found then. */
   readonly aside: Buffer
+  /** What leads to NEW then is no link: whoever enters it by OLD's path is told that path by getcwd(2). */
+  readonly keepsPath: boolean
   apply(): void
   revert(): void
 }
@@ -91,6 +93,7 @@ function leaveSymlink(
   }
   return {
     aside,
+    keepsPath: false,
     apply() {
       renameSync(from, aside)
       try {
@@ -124,6 +127,7 @@ function leaveBind(places: readonly Place[]): Leave {
   }
   return {
     aside: places[0]!.aside,
+    keepsPath: true,
     apply() {
       const done: Place[] = []
       try {

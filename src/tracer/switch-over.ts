@@ -9,6 +9,7 @@ import type { JobSnapshot } from '../job/snapshot.js'
 import { native, type Session, type StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
+import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
 import type { Leave } from './leave.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
@@ -102,6 +103,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   const deadlineUs = clock.startUs + context.maxPauseUs
   let { prepared } = context
   let settled: SwitchOutcome['settled']
+  let workplaces: readonly NamedWorkplace[]
   // From here on threads stand. freeze() lets everything go by itself when it fails.
   let threads = frozen(context, clock, context.pids)
   try {
@@ -135,6 +137,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     settled = destination.settle(deadlineUs)
     clock.mark('settle')
 
+    workplaces = context.leave?.keepsPath === true ? workplacesOf(prepared.plan) : []
     const offsets = new Map<number, bigint>() // of each description, as the job left it
     for (let attempt = 0; ; attempt++) {
       const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead)
@@ -155,7 +158,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     throw undone(session, error, clock)
   }
   // The job lives on NEW: what fails from here on is told, and undoes nothing.
-  const notes = tidyUp(session, prepared.programs)
+  const notes = tidyUp(session, prepared.programs, workplaces)
   clock.mark('resume')
   return {
     plan: prepared.plan,
@@ -223,9 +226,15 @@ function undone(session: Session, error: unknown, clock: Clock): FdmoveError {
 }
 
 /** Closes what the programs needed and lets the job go; yields what went wrong. */
-function tidyUp(session: Session, programs: readonly UnitProgram[]): string[] {
+function tidyUp(session: Session, programs: readonly UnitProgram[], workplaces: readonly NamedWorkplace[]): string[] {
   const notes: string[] = []
-  for (const step of [() => session.commit(), () => finish(session, programs), () => session.release()]) {
+  const steps = [
+    () => session.commit(),
+    () => finish(session, programs),
+    () => keepPaths(session, workplaces),
+    () => session.release(),
+  ]
+  for (const step of steps) {
     try {
       step()
     } catch (error) {

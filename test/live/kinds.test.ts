@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
+import { procState } from '../helpers/proc-state.js'
 import type { FileSystem } from '../helpers/storage.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -211,6 +222,47 @@ test('undo is refused where what was set aside is not mounted there any more', a
   expect(undone.stderr).toContain('ERR_FDMOVE_LEAVE')
   expect(await target.send('one')).toBe('ok')
   expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\n')
+})
+
+test('with --leave bind the working directory keeps its path, in the mount namespace of the job too, and after undo', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  spawnProgram,
+  fdmove,
+  cleanup,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  for (const directory of [`${old.path}/volume`, `${old.path}/gone`, `${dirs.new}/inside`]) mkdirSync(directory)
+  const plain = await spawnTarget('hold', { cwd: `${old.path}/volume` })
+  const deleted = await spawnTarget('hold', { cwd: `${old.path}/gone` })
+  rmdirSync(`${old.path}/gone`)
+  const script = 'mount --bind "$1" "$2" && cd "$2" && exec "$3"'
+  const sh = ['sh', '-c', script, 'sh', `${old.path}/volume`, `${dirs.new}/inside`, compileTarget('hold')] as const
+  const apart = await spawnProgram(['/usr/bin/unshare', '--mount', '--propagation', 'private', ...sh])
+  expect(await apart.nextLine()).toBe('ready')
+
+  const fdsOf = () => [plain, deleted, apart].map(({ pid }) => [...procState(pid).fds.keys()])
+  const fds = fdsOf()
+  const manifest = `${dirs.old}/manifest`
+  const options = ['--leave', 'bind', '--with-tree', '.', '--manifest', manifest]
+  const pids = ['--pid', String(deleted.pid), '--pid', String(apart.pid)]
+  const moved = await tryMove(plain.pid, { old: old.path, new: fresh.path }, [...pids, ...options])
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  cleanup.add('mounts', async () => {
+    await execa('umount', [moved.json.aside!], { reject: false })
+  })
+  const keptIn = async (at: string) => {
+    expect(fdsOf()).toEqual(fds)
+    expect(await plain.send('cwd')).toBe(`${old.path}/volume`)
+    expect(await apart.send('cwd')).toBe(`${dirs.new}/inside`)
+    for (const { pid } of [plain, apart]) expect(statSync(`/proc/${pid}/cwd`).ino).toBe(statSync(`${at}/volume`).ino)
+    expect(statSync(`/proc/${deleted.pid}/cwd`).nlink).toBe(0)
+  }
+  await keptIn(fresh.path)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  await keptIn(old.path)
 })
 
 test('--leave symlink of a mount point and --leave bind of a plain directory are refused', async ({
