@@ -90,8 +90,11 @@ export type Destination = {
    * became of each file is told when it is asked, after the pause.
    */
   settle(deadlineUs: number): () => readonly SettledFile[]
-  /** SYNCHRONOUS: an inode that appeared after prepare(). Copied and published at once; settle() still has to follow. */
-  settleNew(source: CopySource, deadlineUs?: number): Staged
+  /**
+   * SYNCHRONOUS: inodes that appeared after prepare(). Copied and published at once; settle() still has to follow. In the pause
+   * up to the deadline, ERR_FDMOVE_MAX_PAUSE; null while the job runs.
+   */
+  settleNew(sources: readonly CopySource[], deadlineUs: number | null): readonly Staged[]
   /** SYNCHRONOUS: the trees of `withTree` become what OLD has now, before the job's own names are set. In the pause up to the deadline. */
   follow(deadlineUs: number | null): void
   /** SYNCHRONOUS, job frozen: the names that a file has now, when it was renamed, linked or unlinked since prepare(). */

@@ -6,6 +6,7 @@
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type LiveCopy, native } from '../native.js'
 import type { CopySource, Destination, DestinationOptions, Proof, SettledFile, Staged } from './contract.js'
+import { checkTime } from './deadline.js'
 import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
@@ -284,16 +285,23 @@ export function openDestination(options: DestinationOptions): Destination {
       return settled
     },
 
-    settleNew(source, deadlineUs = 0) {
-      const known = items.find(source.key)
-      if (known !== undefined) return known.result
-      const item = items.addLate(source)
-      settleItems([item], deadlineUs, 'running')
-      sealItems([item], true, false)
-      items.publishNames(item)
-      sealDirectories(false)
-      directories.sync()
-      return item.result
+    settleNew(sources, deadlineUs) {
+      const late: string[] = []
+      for (const source of sources) {
+        checkTime(deadlineUs, 'the job opened so many files meanwhile')
+        if (items.find(source.key) !== undefined) continue
+        items.addLate(source)
+        late.push(source.key)
+      }
+      if (late.length > 0) {
+        const list = late.map((key) => items.get(key)) // one that came later may have taken a name of an earlier one
+        settleItems(list, deadlineUs ?? 0, 'running')
+        sealItems(list, true, false)
+        for (const item of list) items.publishNames(item)
+        sealDirectories(false)
+        directories.sync()
+      }
+      return sources.map(({ key }) => items.get(key).result)
     },
 
     follow,

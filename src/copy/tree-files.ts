@@ -39,6 +39,8 @@ export const changing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO', 'ESTALE'] as con
 
 /** A file that changed this late and is larger would take long to copy while the job stands still. */
 const mostInPause = 256n << 20n
+/** So many are left open at most. */
+const mostUnsynced = 256
 
 export const typeOf = (inode: Inode) => inode.mode & S_IFMT
 /** An inode as it is now. */
@@ -51,6 +53,8 @@ export class TreeFiles {
   readonly #overwrite: DestinationOptions['overwrite']
   readonly #control: CopyControl
   readonly #names: TreeNames
+  /** Our fds on what was copied one by one and is not known to be durable yet. */
+  readonly #unsynced: number[] = []
 
   constructor(options: {
     readonly from: Buffer
@@ -137,18 +141,33 @@ export class TreeFiles {
     else if (type !== S_IFREG) native.makeNode(directory.fd, target, type | 0o600, inode.rdev)
     const flags = type === S_IFREG ? O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW : O_PATH | O_NOFOLLOW
     const to = native.openBeneath(directory.fd, target, flags, 0o600)
+    let unsynced = false
     try {
       this.#record(directory, path, target, old, native.inodeOf(to).ino)
       if (type === S_IFREG) {
         const now = { writers: 'any', mappedWritable: false, mappable: true, direct: false } as const
         const copy = new native.LiveCopy(from, to, { ...now, leased: false, patch: true })
         native.settleAll([copy], deadlineUs ?? 0, 'running')
-        native.syncFiles([to])
       }
       native.copyAttributes(from, to)
       native.copyTimes(from, to)
+      unsynced = type === S_IFREG
     } finally {
-      closeSync(to)
+      if (unsynced) this.#unsynced.push(to)
+      else closeSync(to)
+    }
+    if (this.#unsynced.length >= mostUnsynced) this.sync()
+  }
+
+  /** What was copied one by one is durable after it: together that costs little more than for one, as it is one transaction. */
+  sync(): void {
+    const fds = this.#unsynced.splice(0)
+    try {
+      native.syncFiles(fds)
+    } catch (error) {
+      throw copyFailure(error, this.#to)
+    } finally {
+      for (const fd of fds) closeSync(fd)
     }
   }
 

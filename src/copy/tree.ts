@@ -8,6 +8,7 @@ import { closeSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
 import type { DestinationOptions } from './contract.js'
+import { checkTime } from './deadline.js'
 import type { Directories } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
 import { S_IFDIR, S_IFREG } from './flags.js'
@@ -55,16 +56,9 @@ const filesPerBatch = 128
 const parallelBatches = 2
 /** How often a name that changes while it is looked at is tried in the pause, when only outsiders can change it. */
 const mostTries = 3
+const muchChanged = 'so much changed in the tree'
 const isAsCopied = (made: MadeName, now: Inode | null) => now?.ino === made.old && now.ctime === made.ctime
 const keyOfInode = ({ dev, ino }: Inode) => `${dev}:${ino}`
-
-/** Throws ERR_FDMOVE_MAX_PAUSE when the pause has been long enough; CLOCK_MONOTONIC, microseconds. */
-function checkTime(deadlineUs: number | null): void {
-  if (deadlineUs === null || Number(process.hrtime.bigint()) / 1000 < deadlineUs) return
-  const message =
-    'so much changed in the tree that following it would take longer than --max-pause allows; nothing was moved'
-  throw new FdmoveError('ERR_FDMOVE_MAX_PAUSE', message)
-}
 
 export function openTree(options: {
   readonly from: Buffer
@@ -240,7 +234,7 @@ export function openTree(options: {
   function updateAll(paths: Iterable<Buffer>, deadlineUs: number | null): void {
     const round: Round = { deadlineUs, copied: new Set() }
     for (const path of paths) {
-      checkTime(deadlineUs)
+      checkTime(deadlineUs, muchChanged)
       attempt(path, round)
     }
   }
@@ -272,6 +266,7 @@ export function openTree(options: {
     const ends = await Promise.allSettled(Array.from({ length: parallelBatches }, worker))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
     updateAll(takePutOff(), null)
+    files.sync()
     await native.syncFileSystem(directories.root.fd)
   }
 
@@ -285,7 +280,7 @@ export function openTree(options: {
       else siblings.push(made)
     }
     return [...byParent].flatMap(([parent, list]) => {
-      checkTime(deadlineUs)
+      checkTime(deadlineUs, muchChanged)
       const changed = files.withOld(Buffer.from(parent, 'latin1'), (fd) =>
         list.filter((made) => !isAsCopied(made, native.inodeAt(fd, nameOf(made.path)))),
       )
@@ -299,7 +294,7 @@ export function openTree(options: {
     for (const name of items.owners.keys()) changed.set(name, Buffer.from(name, 'latin1'))
     for (const { path } of directories.made) if (isInTree(path)) changed.set(keyOf(path), path)
     const visit = (path: Buffer) => {
-      checkTime(deadlineUs)
+      checkTime(deadlineUs, muchChanged)
       if (path.length > 0) changed.set(keyOf(path), path)
       files.withOld(path, (fd) => {
         for (const entry of readdirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })) {
@@ -357,6 +352,7 @@ export function openTree(options: {
             `${join(options.from, path).toString()} changes while the job stands still; nothing was moved`,
           )
       }
+      files.sync()
       directories.sweep()
     },
     notSame: () => [...notes.values()],

@@ -92,5 +92,7 @@ export function stageMore(
   }
   const fresh: JobPlan = { ...plan, inodes: plan.inodes.filter(({ key }) => !staged.has(key)) }
   const moment = deadlineUs === null ? 'running' : 'standing'
-  for (const source of openSources(fresh, opened, moment)) staged.set(source.key, destination.settleNew(source))
+  const sources = openSources(fresh, opened, moment)
+  const made = destination.settleNew(sources, deadlineUs)
+  for (const [index, { key }] of sources.entries()) staged.set(key, made[index]!)
 }

@@ -308,6 +308,23 @@ test('copy none takes equal files as they are, and refuses any difference', asyn
   expect((await failureOf(attempt())).code).toBe('ERR_FDMOVE_DIFFERS')
 })
 
+test('files that appear in the pause are copied up to its end', async ({ cleanup, dirs }) => {
+  const names = Array.from({ length: 300 }, (_, index) => `late${index}`)
+  const copying = destination(dirs.old, dirs.new)
+  await copying.prepare([])
+  copying.publish()
+  for (const name of names) writeFileSync(join(dirs.old, name), name)
+  const sources = names.map((name) => copySource(cleanup, dirs.old, name))
+  const over = Number(process.hrtime.bigint()) / 1000
+  expect(() => copying.settleNew(sources, over)).toThrow(expect.objectContaining({ code: 'ERR_FDMOVE_MAX_PAUSE' }))
+  const staged = copying.settleNew(sources, inASecond())
+  expect(staged.map(({ path }) => path!.toString())).toEqual(names.map((name) => join(dirs.new, name)))
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  for (const name of names) expect(readFileSync(join(dirs.new, name), 'utf8')).toBe(name)
+})
+
 test('a file that appears, and one that is renamed, after the passes', async ({ cleanup, dirs }) => {
   writeFileSync(join(dirs.old, 'f'), 'x')
   const source = copySource(cleanup, dirs.old, 'f')
@@ -316,7 +333,7 @@ test('a file that appears, and one that is renamed, after the passes', async ({ 
   copying.publish()
   mkdirSync(join(dirs.old, 'sub'), 0o705)
   writeFileSync(join(dirs.old, 'sub/late'), 'late')
-  copying.settleNew(copySource(cleanup, dirs.old, 'sub/late'))
+  copying.settleNew([copySource(cleanup, dirs.old, 'sub/late')], null)
   execFileSync('mv', [join(dirs.old, 'f'), join(dirs.old, 'sub/g')])
   expect(copying.setNames(source.key, [Buffer.from('sub/g')]).path!.toString()).toBe(join(dirs.new, 'sub/g'))
   copying.settle(inASecond())
