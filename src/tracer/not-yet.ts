@@ -1,16 +1,30 @@
 // SPDX-License-Identifier: MIT
-import { FdmoveError } from '../errors.js'
+import { type ErrorCode, FdmoveError } from '../errors.js'
 
-/** Nothing has been done yet, and the job only has to run on for a moment. ERR_FDMOVE_CHANGED when it does not help. */
+type Patience = {
+  /** Whether it looks done while the job runs: a good moment to stop it again. Undefined where nothing tells. */
+  readonly isOver?: () => boolean
+  /** What does not look done after a while will not be: the job is not stopped again for it. */
+  readonly soonOrNever?: boolean
+  /** When it does not help; ERR_FDMOVE_CHANGED where nothing else is said. */
+  readonly code?: ErrorCode
+}
+
+/** Nothing has been done yet, and the job only has to run on for a moment. */
 export class NotYet extends FdmoveError {
   /** What the job was let go for. */
   readonly what: string
-  /** Whether it looks done while the job runs: a good moment to stop it again. Undefined where nothing tells. */
   readonly isOver: (() => boolean) | undefined
+  readonly soonOrNever: boolean
 
-  constructor(message: string, what: string, isOver?: () => boolean) {
-    super('ERR_FDMOVE_CHANGED', message)
+  constructor(
+    message: string,
+    what: string,
+    { isOver, soonOrNever = false, code = 'ERR_FDMOVE_CHANGED' }: Patience = {},
+  ) {
+    super(code, message)
     this.what = what
     this.isOver = isOver
+    this.soonOrNever = soonOrNever
   }
 }

@@ -157,12 +157,37 @@ function fillFifos(session: Session, { descriptions }: JobPlan, fifos: ReadonlyM
 const IN_IGNORED = 0x8000
 
 /** The queue of an inotify instance cannot be moved: it must be empty. Throws NotYet. */
-export function checkQueues(session: Session, { watchers }: Prepared): void {
+export function checkQueues(session: Session, { watchers }: Pick<Prepared, 'watchers'>): void {
   for (const { owner } of watchers) {
     const isRead = () => session.queuedBytes(owner.tid, owner.fd) === 0
     if (isRead()) continue
     const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
-    throw new NotYet(message, 'inotify events had to be read first', isRead)
+    throw new NotYet(message, 'inotify events had to be read first', { isOver: isRead })
+  }
+}
+
+/**
+ * The directories that are being read can be read on at NEW. Most are soon read to their end, where any order will do. NotYet.
+ */
+export function checkReaders({ staged, sources }: SwitchTools, { directories }: Pick<Prepared, 'directories'>): void {
+  for (const { inode, owner, flags } of directories) {
+    const at = staged.get(inode!.key)
+    const source = sources.get(inode!.key)
+    if (at === undefined || source === undefined || (flags & fileFlags.O_PATH) !== 0) continue
+    const now = () => native.fdStates(owner.tid, Int32Array.from([owner.fd]))[3]!
+    const position = now()
+    if (position === 0n) continue
+    const fresh = openSync(`/proc/self/fd/${at.fd}`, constants.O_RDONLY | constants.O_DIRECTORY)
+    try {
+      setPosition(source, position, fresh, `thread ${owner.tid}: fd ${owner.fd}`)
+    } catch (error) {
+      const { code, message } = error as FdmoveError
+      if (code !== 'ERR_FDMOVE_HOLD') throw error
+      const isOver = () => now() !== position
+      throw new NotYet(message, 'a directory had to be read to its end first', { isOver, soonOrNever: true, code })
+    } finally {
+      closeSync(fresh)
+    }
   }
 }
 

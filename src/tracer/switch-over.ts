@@ -17,7 +17,7 @@ import { type Clock, checkDeadline, createClock, nowUs, withPause } from './paus
 import { isAsPrepared, openingFor, type Prepared, planAnew, type SwitchTools } from './prepared.js'
 import { quiesce } from './quiesce.js'
 import { type Ahead, runAhead } from './run-ahead.js'
-import { checkQueues, count, finish, rollback, runUntilCommitted } from './run-programs.js'
+import { checkQueues, checkReaders, count, finish, rollback, runUntilCommitted } from './run-programs.js'
 import { verify } from './verify.js'
 
 /** One that stands. */
@@ -71,7 +71,7 @@ export function switchOver(context: SwitchContext): SwitchOutcome {
       if (!(cause instanceof NotYet) || stops === mostStops || stoodUs >= context.maxPauseUs) throw error
       first = cause.what
       rest(Math.max(stops, thisUs / 1000))
-      waitUntil(cause.isOver)
+      if (!waitUntil(cause.isOver) && cause.soonOrNever) throw error
     }
   }
 }
@@ -80,14 +80,21 @@ export function switchOver(context: SwitchContext): SwitchOutcome {
 const patienceMs = 200
 const betweenLooksMs = 0.1
 
-/** A job that does something at fixed times could be met in the middle of it each time: it is stopped when it looks done. */
-function waitUntil(isOver: (() => boolean) | undefined): void {
+/**
+ * A job that does something at fixed times could be met in the middle of it each time: it is stopped when it looks done. False
+ * when it does not after a while.
+ */
+function waitUntil(isOver: (() => boolean) | undefined): boolean {
   const end = nowUs() + patienceMs * 1000
   try {
-    while (isOver !== undefined && !isOver() && nowUs() < end) rest(betweenLooksMs)
+    while (isOver !== undefined && !isOver()) {
+      if (nowUs() >= end) return false
+      rest(betweenLooksMs)
+    }
   } catch {
     // The fd is gone, or the process: the next look tells.
   }
+  return true
 }
 
 function rest(milliseconds: number): void {
@@ -131,6 +138,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     // Programs that nobody waits for take us for dead after a while: not while files are settled for a long time.
     if (context.maxPauseUs > shortPauseUs) ahead?.outcomes()
     checkQueues(session, prepared)
+    checkReaders(context, prepared)
     clock.mark('rescan')
 
     count(session, 'settle')

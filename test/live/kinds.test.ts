@@ -381,6 +381,22 @@ for (const [from, to] of [
   })
 }
 
+test('a directory that is read all the time is waited for until it has been read to its end', async ({
+  storage,
+  spawnTarget,
+}) => {
+  let [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('directory-reader', old.path, 300)
+  target.tell('again 400')
+  for (let turn = 0; turn < 4; turn++) {
+    await move(target.pid, { old: old.path, new: fresh.path }, ['--with-tree', '.', '--overwrite', '--max-pause', '2s'])
+    ;[old, fresh] = [fresh, old]
+  }
+  expect(await target.nextLine(30_000)).toBe('300')
+  await fresh.umount()
+  expect(await target.send('rest')).toBe('300')
+})
+
 test('fds on their way that cannot be looked at are warned about', async ({ dirs, spawnTarget }) => {
   writeFileSync(`${dirs.old}/sent`, '')
   const receiver = await spawnTarget('odd-holds')
