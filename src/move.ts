@@ -82,7 +82,7 @@ export async function undo(
   manifestPath: string,
   options: Omit<MoveOptions, 'from' | 'to' | 'select'> = {},
 ): Promise<MoveResult> {
-  const [{ readManifest }, { readFileSync }, { parseStat }, { below }] = await Promise.all([
+  const [{ readManifest }, { readFileSync }, { parseStat }, { below, joinPath }] = await Promise.all([
     import('./report/manifest.js'),
     import('node:fs'),
     import('./proc/index.js'),
@@ -105,7 +105,17 @@ export async function undo(
     return original === null || path === undefined ? [] : [{ path, ...original }]
   })
   const select = { kind: 'pids', pids, tree: true } as const
-  const back = { replaces, ...options, from: manifest.to, select } as const
+  // What was brought over whole may have been changed there in files that nobody has open any more.
+  const tree =
+    manifest.withTree.length === 0
+      ? {}
+      : {
+          withTree: manifest.withTree.map((path) =>
+            joinPath(manifest.to, below(manifest.from, path) ?? Buffer.alloc(0)),
+          ),
+          replacesOlderThan: BigInt(Date.parse(manifest.createdAt)) * 1_000_000n,
+        }
+  const back = { replaces, ...tree, ...options, from: manifest.to, select } as const
   const { leave, aside, from: old } = manifest
   if (leave === 'nothing' || aside === null) return await move({ ...back, to: old })
   return await move({ ...back, leave: 'nothing', to: aside, putsBack: { leave, old } })

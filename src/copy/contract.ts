@@ -56,7 +56,7 @@ export type DestinationOptions = {
   readonly to: Buffer
   readonly copy: 'auto' | 'none'
   /** What may be replaced at NEW: nothing, anything, or files that are as they were left. */
-  readonly overwrite: boolean | readonly LeftFile[]
+  readonly overwrite: boolean | { readonly left: readonly LeftFile[]; readonly olderThan?: bigint }
   /** Budget of the pause in microseconds: passes go on until what is left fits. Default 100 ms. */
   readonly maxPauseUs?: number
   /** 'tracefs' refuses where the kernel's log cannot be read; 'compare' never uses it. Default 'auto'. */

@@ -5,6 +5,7 @@ import { type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
 import type { CopySource, DestinationOptions } from './contract.js'
 import type { Directories } from './directories.js'
+import { lastChange } from './last-change.js'
 import { join, nameOf, parentOf } from './relative-path.js'
 import { isSameKind, openExisting, type StagedInode, stage } from './staged-inode.js'
 
@@ -15,7 +16,9 @@ export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buf
   if (isSameKind('directory', present)) return false
   if (typeof overwrite === 'boolean') return overwrite
   // Not the device: it may have another number after a umount. Nor ctime, which a rename changes.
-  return overwrite.some(
+  const { left: files, olderThan } = overwrite
+  if (olderThan !== undefined && lastChange(present) < olderThan) return true
+  return files.some(
     ({ path: left, dev, ino, contents }) =>
       path.equals(left) &&
       ino === present.ino &&

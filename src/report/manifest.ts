@@ -8,6 +8,7 @@
 //     "from": "/old", "to": "/new",              a path that is not UTF-8 is { "base64": "…" }
 //     "leave": "nothing",                        what --leave put in the old place
 //     "aside": null,                             where --leave keeps what was in the old place
+//     "withTree": [ "/old/data" ],               what was brought over whole, and is to be brought back
 //     "processes": [ { "pid": 1234, "startTime": "987654", "comm": "job" } ],
 //     "files": [ { "from": "/old/job.log", "to": "/new/job.log", "ino": "131", "dev": "2049",
 //                  "size": "4096", "mtime": "1769860800000000000" } ] }
@@ -58,6 +59,8 @@ export type Manifest = {
   readonly leave: 'nothing' | 'symlink' | 'bind'
   /** Where `leave` keeps what was in the old place. */
   readonly aside: Buffer | null
+  /** The directories that were brought over whole, below `from`; as `--with-tree` had them. */
+  readonly withTree: readonly Buffer[]
   readonly processes: readonly ManifestProcess[]
   readonly files: readonly ManifestFile[]
 }
@@ -150,6 +153,7 @@ export function serializeManifest(manifest: Manifest): string {
       to: encodePath(manifest.to),
       leave: manifest.leave,
       aside: manifest.aside === null ? null : encodePath(manifest.aside),
+      withTree: manifest.withTree.map(encodePath),
       processes: manifest.processes.map(({ pid, startTime, comm }) => ({ pid, startTime: String(startTime), comm })),
       files: manifest.files.map(({ from, to, original }) => ({
         from: encodePath(from),
@@ -175,6 +179,7 @@ export function parseManifest(text: string): Manifest {
     to: absolutePath(object.to, 'to'),
     leave: oneOf(['nothing', 'symlink', 'bind'], object.leave, 'leave'),
     aside: object.aside === null ? null : absolutePath(object.aside, 'aside'),
+    withTree: list(object.withTree ?? [], 'withTree').map((path, i) => absolutePath(path, `withTree[${i}]`)),
     processes: list(object.processes, 'processes').map((entry, i) => {
       const { pid, startTime, comm } = record(entry, `processes[${i}]`)
       if (!Number.isInteger(pid) || (pid as number) < 1) throw new Error(`processes[${i}].pid is no process id`)

@@ -2,6 +2,7 @@
 // What is told of a move, and the manifest that `undo` needs.
 import { readFileSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
+import { relativeTo } from '../copy/relative-path.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { below, joinPath } from '../job/storage.js'
 import { native } from '../native.js'
@@ -56,6 +57,9 @@ export function report(
     to,
     leave: request.leave ?? 'nothing',
     aside,
+    withTree: (request.withTree ?? []).map((path) =>
+      joinPath(job.from.path, relativeTo(job.from.path, Buffer.from(path))),
+    ),
     processes: snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })),
     files: paths
       .filter(({ key }) => inodes.get(key)?.kind !== 'directory')

@@ -91,7 +91,12 @@ async function moveWith(
     from: job.from.path,
     to: job.to.path,
     copy: request.copy ?? 'auto',
-    overwrite: request.overwrite === true || (request.replaces ?? false),
+    overwrite:
+      request.overwrite === true ||
+      (request.replaces !== undefined && {
+        left: request.replaces,
+        ...(request.replacesOlderThan === undefined ? {} : { olderThan: request.replacesOlderThan }),
+      }),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
     bytesPerSecond: request.bytesPerSecond ?? 0,

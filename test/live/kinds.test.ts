@@ -8,6 +8,7 @@ import {
   readFileSync,
   readlinkSync,
   rmdirSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs'
@@ -204,6 +205,45 @@ test('what a job opens by its old path after --leave bind is moved back by undo,
   expect(await target.end()).toEqual({ exitCode: 0 })
   await old.umount()
   expect(existsSync(`${old.path}/later`)).toBe(false)
+})
+
+test('undo brings back what was changed and made since in a tree that was brought over whole', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+  cleanup,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/data`)
+  for (const name of ['changed', 'kept', 'theirs']) writeFileSync(`${old.path}/data/${name}`, 'before')
+  const target = await spawnTarget('append-log', `${old.path}/data/log`)
+  const manifest = `${fresh.path}/../manifest`
+  const options = ['--leave', 'bind', '--with-tree', 'data', '--manifest', manifest]
+  const { json } = await move(target.pid, { old: old.path, new: fresh.path }, options)
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  writeFileSync(`${old.path}/data/changed`, 'after')
+  writeFileSync(`${old.path}/data/made`, 'made')
+  const undo = async () => fdmove('undo', manifest, '--max-pause', '20s')
+  // Somebody has written to what was left behind: that is not replaced.
+  writeFileSync(`${json.aside}/data/theirs`, 'theirs')
+  const refused = await undo()
+  expect(refused.exitCode).not.toBe(0)
+  expect(refused.stderr).toContain('ERR_FDMOVE_EXISTS')
+  expect(readFileSync(`${json.aside}/data/changed`, 'utf8')).toBe('before')
+  rmSync(`${json.aside}/data/theirs`)
+  const undone = await undo()
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(await target.send('one')).toBe('ok')
+  const contents = (name: string) => readFileSync(`${old.path}/data/${name}`, 'utf8')
+  expect(['changed', 'made', 'kept', 'theirs', 'log'].map(contents)).toEqual([
+    'after',
+    'made',
+    'before',
+    'before',
+    'one\n',
+  ])
 })
 
 test('undo is refused where what was set aside is not mounted there any more', async ({

@@ -19,6 +19,7 @@ const manifest: Manifest = {
   to: Buffer.from([0x2f, 0xff, 0xfe]),
   leave: 'nothing',
   aside: null,
+  withTree: [Buffer.from('/old/data')],
   processes: [{ pid: 12, startTime: 18446744073709551615n, comm: 'job' }],
   files: [
     {
