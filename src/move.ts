@@ -113,7 +113,6 @@ export async function undo(
           withTree: manifest.withTree.map((path) =>
             joinPath(manifest.to, below(manifest.from, path) ?? Buffer.alloc(0)),
           ),
-          replacesOlderThan: BigInt(Date.parse(manifest.createdAt)) * 1_000_000n,
         }
   const back = { replaces, ...tree, ...options, from: manifest.to, select } as const
   const { leave, aside, from: old } = manifest

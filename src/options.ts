@@ -43,8 +43,6 @@ export type MoveOptions = {
   readonly overwrite?: boolean
   /** Files at `to` that are replaced even so, if they are as they were left: what `undo` goes back to. */
   readonly replaces?: readonly LeftFile[]
-  /** Others as well, if they were last changed before that: nanoseconds since 1970. */
-  readonly replacesOlderThan?: bigint
   readonly leave?: 'nothing' | 'symlink' | 'bind'
   /** `to` is where an earlier move has left what was at `old`: in the moment of the switch that goes back there. For `undo`. */
   readonly putsBack?: { readonly leave: 'symlink' | 'bind'; readonly old: string | Buffer }

@@ -50,13 +50,16 @@ export type SettledFile = {
   readonly proof: Proof
 }
 
+/** By their path, as bytes in latin1 (relative-path.ts, keyOf). */
+export type LeftFiles = ReadonlyMap<string, readonly LeftFile[]>
+
 export type DestinationOptions = {
   /** OLD and NEW, absolute, as the tracer sees them. */
   readonly from: Buffer
   readonly to: Buffer
   readonly copy: 'auto' | 'none'
   /** What may be replaced at NEW: nothing, anything, or files that are as they were left. */
-  readonly overwrite: boolean | { readonly left: readonly LeftFile[]; readonly olderThan?: bigint }
+  readonly overwrite: boolean | LeftFiles
   /** Budget of the pause in microseconds: passes go on until what is left fits. Default 100 ms. */
   readonly maxPauseUs?: number
   /** 'tracefs' refuses where the kernel's log cannot be read; 'compare' never uses it. Default 'auto'. */
@@ -108,6 +111,8 @@ export type Destination = {
   seal(closed?: ReadonlySet<string>): void
   /** What is not the same at NEW though the administrator might expect it, with the reason: for warnings. */
   notes(): readonly string[]
+  /** What the trees of `withTree` left at OLD, as far as it is still what was copied: for `undo`. Before finish(). */
+  leftInTree(): readonly LeftFile[]
   /** Undoes everything: what was created is removed, what was overwritten is back. Never throws; yields what could not be undone. */
   abandon(): readonly string[]
   /** The move succeeded: drops saved overwritten files and closes fds. */

@@ -325,6 +325,18 @@ export function openDestination(options: DestinationOptions): Destination {
       ...directories.leaving.map((path) => `${path.toString()}: is gone from OLD, and is not empty at NEW`),
     ],
 
+    leftInTree() {
+      if (tree === null) return []
+      // What the job has given up since it was looked at is in no plan any more, and was brought over even so.
+      const held = items.all().flatMap(({ staged: { source } }) => {
+        if (source.kind === 'directory') return []
+        const { dev, ino, size, mtime } = native.inodeOf(source.fd)
+        const contents = { size, mtime: BigInt.asUintN(64, mtime) }
+        return source.names.map((path) => ({ path, dev, ino, contents }))
+      })
+      return [...held, ...tree.left()]
+    },
+
     abandon() {
       control.cancel()
       options.signal?.removeEventListener('abort', abort)

@@ -3,10 +3,9 @@
 import { FdmoveError } from '../errors.js'
 import { type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
-import type { CopySource, DestinationOptions } from './contract.js'
+import type { CopySource, DestinationOptions, LeftFiles } from './contract.js'
 import type { Directories } from './directories.js'
-import { lastChange } from './last-change.js'
-import { join, nameOf, parentOf } from './relative-path.js'
+import { join, keyOf, nameOf, parentOf } from './relative-path.js'
 import { isSameKind, openExisting, type StagedInode, stage } from './staged-inode.js'
 
 type Place = Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
@@ -16,14 +15,23 @@ export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buf
   if (isSameKind('directory', present)) return false
   if (typeof overwrite === 'boolean') return overwrite
   // Not the device: it may have another number after a umount. Nor ctime, which a rename changes.
-  const { left: files, olderThan } = overwrite
-  if (olderThan !== undefined && lastChange(present) < olderThan) return true
+  const files = overwrite.get(keyOf(path)) ?? []
   return files.some(
-    ({ path: left, dev, ino, contents }) =>
-      path.equals(left) &&
-      ino === present.ino &&
-      (contents === null ? dev === present.dev : isAsLeft(contents, present)),
+    ({ dev, ino, contents }) =>
+      ino === present.ino && (contents === null ? dev === present.dev : isAsLeft(contents, present)),
   )
+}
+
+/** In an order in which each is found at once: there may be as many as a tree has. */
+export function leftFiles(list: readonly LeftFile[]): LeftFiles {
+  const byPath = new Map<string, LeftFile[]>()
+  for (const one of list) {
+    const key = keyOf(Buffer.from(one.path))
+    const known = byPath.get(key)
+    if (known === undefined) byPath.set(key, [one])
+    else known.push(one)
+  }
+  return byPath
 }
 
 function isAsLeft({ size, mtime }: NonNullable<LeftFile['contents']>, present: Inode): boolean {

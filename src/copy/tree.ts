@@ -7,6 +7,7 @@
 import { closeSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
+import type { LeftFile } from '../options.js'
 import type { DestinationOptions } from './contract.js'
 import { checkTime } from './deadline.js'
 import type { Directories } from './directories.js'
@@ -31,6 +32,8 @@ export type Tree = {
   follow(deadlineUs: number | null): void
   /** What NEW does not have, or not the same, with the reason. */
   notSame(): readonly string[]
+  /** What it left at OLD, as far as that is still what it copied. */
+  left(): readonly LeftFile[]
   /** Removes all that was made, puts back what was replaced. Yields what could not be undone. */
   undo(): readonly string[]
   finish(): void
@@ -354,6 +357,14 @@ export function openTree(options: {
       }
       files.sync()
       directories.sweep()
+    },
+    left() {
+      return names.all().flatMap((made) => {
+        const inode = files.inodeAtOld(made.path)
+        if (inode === null || !isAsCopied(made, inode)) return []
+        const { dev, ino, size, mtime } = inode
+        return [{ path: made.path, dev, ino, contents: { size, mtime: BigInt.asUintN(64, mtime) } }]
+      })
     },
     notSame: () => [...notes.values()],
     undo() {

@@ -65,6 +65,8 @@ export type CompileOptions = {
   readonly pathOf: (key: string) => Buffer | undefined
   /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
   readonly openedByTracer: ReadonlySet<number>
+  /** Nobody but the tracer may come to NEW by its path: directories are handed over. */
+  readonly hidden?: boolean
 }
 
 const EPOLL_CTL_ADD = 1
@@ -122,7 +124,7 @@ function compileUnit(
   const cwdPath = cwd && options.pathOf(cwd.key)
   const directories = [
     ...(root ? [root.key] : []),
-    ...(cwd && (root || !unit.sameView || cwdPath === undefined) ? [cwd.key] : []),
+    ...(cwd && (root || !unit.sameView || cwdPath === undefined || options.hidden === true) ? [cwd.key] : []),
   ]
 
   // open

@@ -6,6 +6,7 @@ import { relativeTo } from '../copy/relative-path.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { below, joinPath } from '../job/storage.js'
 import { native } from '../native.js'
+import type { LeftFile } from '../options.js'
 import type { Manifest, reserveManifest } from '../report/manifest.js'
 import type { MoveResult, ProcessReport, RemainingHold } from '../report/result.js'
 import type { Leave } from './leave.js'
@@ -37,6 +38,7 @@ export function report(
   reserved: ReturnType<typeof reserveManifest>,
   leave: Leave | undefined,
   sources: ReadonlyMap<string, number>,
+  leftInTree: readonly LeftFile[],
 ): MoveResult {
   const { plan, snapshot, settled } = outcome
   const inodes = new Map(plan.inodes.map((inode) => [inode.key, inode]))
@@ -49,6 +51,7 @@ export function report(
   const paths = plan.inodes.flatMap(({ key, names }) =>
     names.map((name) => ({ key, from: joinPath(job.from.path, name), to: joinPath(to, name) })),
   )
+  const told = new Set(paths.map(({ from }) => from.toString('latin1')))
   const manifest: Manifest = {
     createdAt: new Date().toISOString(),
     bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
@@ -66,7 +69,16 @@ export function report(
       .map(({ key, from, to }) => {
         const [dev, ino] = key.split(':').map(BigInt)
         return { from, to, original: { dev: dev!, ino: ino!, contents: contentsOf(sources.get(key)) } }
-      }),
+      })
+      .concat(
+        leftInTree
+          .map(({ path, dev, ino, contents }) => ({
+            from: joinPath(job.from.path, path),
+            to: joinPath(to, path),
+            original: { dev, ino, contents },
+          }))
+          .filter(({ from }) => !told.has(from.toString('latin1'))),
+      ),
   }
   try {
     reserved.write(manifest)

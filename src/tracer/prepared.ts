@@ -49,6 +49,8 @@ export type SwitchTools = {
   readonly sources: ReadonlyMap<string, number>
   /** The job may be asked about its fds: OLD and NEW are local, and calls in the job are quick. */
   readonly mayAsk: boolean
+  /** NEW is where only the tracer may come by its path, for now: what was set aside, below a directory of root. */
+  readonly hidden: boolean
 }
 
 /**
@@ -58,13 +60,13 @@ export type SwitchTools = {
 const worthAsking = 16
 
 export function prepare(
-  { session, reader, staged, mayAsk }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayAsk'>,
+  { session, reader, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayAsk' | 'hidden'>,
   snapshot: JobSnapshot,
   io: readonly AsynchronousIo[] = findAsynchronousIo(reader.fileSystem, snapshot).io,
   openedByTracer: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
-  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer })
+  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden })
   const before = mayAsk && countFds(plan) >= worthAsking ? expectedBefore(plan) : []
   const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))
   const point = phases.indexOf('commit')

@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import { openDestination } from '../copy/destination.js'
+import { leftFiles } from '../copy/placing.js'
 import { type Engine, type EngineLimits, engineLimits } from '../engines/engine.js'
 import { openEngine } from '../engines/open-engine.js'
 import { FdmoveError } from '../errors.js'
@@ -91,12 +92,7 @@ async function moveWith(
     from: job.from.path,
     to: job.to.path,
     copy: request.copy ?? 'auto',
-    overwrite:
-      request.overwrite === true ||
-      (request.replaces !== undefined && {
-        left: request.replaces,
-        ...(request.replacesOlderThan === undefined ? {} : { olderThan: request.replacesOlderThan }),
-      }),
+    overwrite: request.overwrite === true || (request.replaces !== undefined && leftFiles(request.replaces)),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
     bytesPerSecond: request.bytesPerSecond ?? 0,
@@ -119,12 +115,14 @@ async function moveWith(
     destination.publish()
     const stage = (plan: JobPlan, deadlineUs: number | null) =>
       stageMore(plan, { destination, staged, opened, deadlineUs })
+    const hidden = request.putsBack !== undefined
     const mayAsk = limits.cheapCalls && job.reader.local && isLocal(job.to.path)
     const { pids, prepared, newcomers } = rehearse(request, job, stage, {
       session,
       reader: job.reader,
       staged,
       mayAsk,
+      hidden,
     })
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()
@@ -142,6 +140,7 @@ async function moveWith(
       newcomers,
       stageMore: stage,
       mayAsk,
+      hidden,
       leave,
       maxPauseUs: request.maxPauseUs ?? limits.maxPauseUs,
       stopTimeoutUs: request.stopTimeoutUs ?? limits.stopTimeoutUs,
@@ -151,9 +150,10 @@ async function moveWith(
     sleepAgain()
     for (const text of session.notes()) tell({ kind: 'note', text })
     const notes = [...outcome.notes, ...destination.notes()]
+    const leftInTree = destination.leftInTree()
     destination.finish()
     tell({ kind: 'phase', phase: 'verify' })
-    const result = report(job, outcome, staged, request, manifest, leave, opened)
+    const result = report(job, outcome, staged, request, manifest, leave, opened, leftInTree)
     tell({ kind: 'phase', phase: 'done' })
     const timeline = recorder?.spans(outcome.startUs, outcome.pause)
     return {

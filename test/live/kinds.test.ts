@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
 import {
+  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -12,10 +13,12 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
+import { need } from '../helpers/skip.js'
 import type { FileSystem } from '../helpers/storage.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -244,6 +247,29 @@ test('undo brings back what was changed and made since in a tree that was brough
     'before',
     'one\n',
   ])
+})
+
+test('undo puts the working directory of another user back as well', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  need({ skip }, 'root', process.geteuid!() === 0, 'another user has to be become')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  for (const { path } of [old, fresh]) for (const one of [dirname(path), path]) chmodSync(one, 0o755)
+  mkdirSync(`${old.path}/home`)
+  const other = ['/usr/bin/setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] as const
+  const target = await spawnProgram([...other, compileTarget('hold')], { cwd: `${old.path}/home` })
+  expect(await target.nextLine()).toBe('ready')
+  const manifest = `${fresh.path}/../manifest`
+  const options = ['--tree', '--leave', 'bind', '--manifest', manifest]
+  const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path }, options)
+  expect(exitCode, stderr).toBe(0)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(await target.send('cwd')).toBe(`${old.path}/home`)
+  expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
 test('undo is refused where what was set aside is not mounted there any more', async ({
