@@ -82,7 +82,7 @@ export async function undo(
   manifestPath: string,
   options: Omit<MoveOptions, 'from' | 'to' | 'select'> = {},
 ): Promise<MoveResult> {
-  const [{ readManifest }, { readFileSync }, { parseStat }, { below, joinPath }] = await Promise.all([
+  const [{ readManifest }, { readFileSync }, { isZombie, parseStat }, { below, joinPath }] = await Promise.all([
     import('./report/manifest.js'),
     import('node:fs'),
     import('./proc/index.js'),
@@ -93,7 +93,8 @@ export async function undo(
     throw new FdmoveError('ERR_FDMOVE_IDENTITY', 'the machine was started anew since that move: its processes are gone')
   const pids = manifest.processes.flatMap(({ pid, startTime }) => {
     try {
-      return parseStat(readFileSync(`/proc/${pid}/stat`))?.startTime === startTime ? [pid] : []
+      const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+      return stat !== undefined && stat.startTime === startTime && !isZombie(stat) ? [pid] : []
     } catch {
       return []
     }

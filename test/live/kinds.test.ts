@@ -272,6 +272,32 @@ test('undo puts the working directory of another user back as well', async ({
   expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
+test('undo passes over a process that has ended and that its parent has not collected', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/home`)
+  const command = `sleep 60 & echo $!; exec ${compileTarget('hold')}`
+  const target = await spawnProgram(['/bin/sh', '-c', command], { cwd: `${old.path}/home` })
+  const child = Number(await target.nextLine())
+  expect(await target.nextLine()).toBe('ready')
+  const manifest = `${fresh.path}/../manifest`
+  const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path }, [
+    '--tree',
+    '--manifest',
+    manifest,
+  ])
+  expect(exitCode, stderr).toBe(0)
+  process.kill(child)
+  await until('the child is a zombie', () => readFileSync(`/proc/${child}/stat`, 'latin1').includes(') Z '))
+  const undone = await fdmove('undo', manifest, '--overwrite')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(await target.send('cwd')).toBe(`${old.path}/home`)
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
 test('undo is refused where what was set aside is not mounted there any more', async ({
   storage,
   dirs,
