@@ -330,9 +330,13 @@ export function openDestination(options: DestinationOptions): Destination {
       // What the job has given up since it was looked at is in no plan any more, and was brought over even so.
       const held = items.all().flatMap(({ staged: { source } }) => {
         if (source.kind === 'directory') return []
-        const { dev, ino, size, mtime } = native.inodeOf(source.fd)
-        const contents = { size, mtime: BigInt.asUintN(64, mtime) }
-        return source.names.map((path) => ({ path, dev, ino, contents }))
+        try {
+          const { dev, ino, size, mtime } = native.inodeOf(source.fd)
+          const contents = { size, mtime: BigInt.asUintN(64, mtime) }
+          return source.names.map((path) => ({ path, dev, ino, contents }))
+        } catch {
+          return [] // as in tree.left()
+        }
       })
       return [...held, ...tree.left()]
     },

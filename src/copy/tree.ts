@@ -360,10 +360,14 @@ export function openTree(options: {
     },
     left() {
       return names.all().flatMap((made) => {
-        const inode = files.inodeAtOld(made.path)
-        if (inode === null || !isAsCopied(made, inode)) return []
-        const { dev, ino, size, mtime } = inode
-        return [{ path: made.path, dev, ino, contents: { size, mtime: BigInt.asUintN(64, mtime) } }]
+        try {
+          const inode = files.inodeAtOld(made.path)
+          if (inode === null || !isAsCopied(made, inode)) return []
+          const { dev, ino, size, mtime } = inode
+          return [{ path: made.path, dev, ino, contents: { size, mtime: BigInt.asUintN(64, mtime) } }]
+        } catch {
+          return [] // the storage may be failing, and the job is off it: undo will replace that only with --overwrite
+        }
       })
     },
     notSame: () => [...notes.values()],

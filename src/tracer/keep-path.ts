@@ -45,6 +45,9 @@ export function keepPaths(session: Session, workplaces: readonly NamedWorkplace[
       session.commit()
       session.runMany(tids, ends(1), callDeadlineUs)
     }
+  } catch (error) {
+    session.rollback(callDeadlineUs) // or an fd of ours would stay open in the job
+    throw error
   } finally {
     session.finish(callDeadlineUs)
   }
