@@ -13,6 +13,7 @@ class Injector {
 
   /** How long each call may take from now on. */
   void limit_calls(uint64_t microseconds) { limit_us_ = microseconds; }
+  [[nodiscard]] uint64_t limit_us() const { return limit_us_; }
   /** When a call that begins now must be over. */
   [[nodiscard]] Deadline deadline() const { return Deadline::in_us(limit_us_); }
 

@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "unique_fd.h"
-
 namespace fdmove {
 
 namespace {
@@ -72,39 +70,38 @@ Result<std::vector<MappingState>> read_mapping_states(pid_t tid, const std::vect
 
 namespace {
 
-/** The pages whose entry in pagemap `wanted` says yes to. */
-template <class Wanted>
-Result<std::vector<PageRange>> pages_that(pid_t tid, RemoteAddress start, RemoteAddress end, const Wanted& wanted_page) {
-  std::string path = "/proc/" + std::to_string(tid) + "/pagemap";
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return kernel_failure("open", tid, path);
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  std::vector<PageRange> ranges;
-  std::vector<uint64_t> entries(std::min<size_t>((end - start) / page, kEntriesAtOnce));
-  for (RemoteAddress at = start; at < end;) {
-    size_t wanted = std::min<size_t>((end - at) / page, kEntriesAtOnce) * sizeof(uint64_t);
-    ssize_t got = pread(fd.get(), entries.data(), wanted, static_cast<off_t>(at / page * sizeof(uint64_t)));
-    if (got == -1) return kernel_failure("pread", tid, path);
-    if (got < static_cast<ssize_t>(sizeof(uint64_t))) return Failure{ESRCH, "pread", Side::kTracer, tid, nullptr, path};  // it has no memory any more
-    for (size_t index = 0; index < static_cast<size_t>(got) / sizeof(uint64_t); index++, at += page) {
-      if (!wanted_page(entries[index])) continue;
-      if (!ranges.empty() && ranges.back().start + ranges.back().size == at) ranges.back().size += page;
-      else ranges.push_back({at, page});
-    }
-  }
-  return ranges;
+std::string page_map_of(pid_t tid) { return "/proc/" + std::to_string(tid) + "/pagemap"; }
+
+void append_page(std::vector<PageRange>& ranges, RemoteAddress at, size_t page) {
+  if (!ranges.empty() && ranges.back().start + ranges.back().size == at) ranges.back().size += page;
+  else ranges.push_back({at, page});
 }
 
 }  // namespace
 
-Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, RemoteAddress end) {
-  return pages_that(tid, start, end, [](uint64_t entry) {
-    return (entry & (kPresent | kSwapped)) != 0 && (entry & (kOfFile | kGuard)) == 0;
-  });
+Result<PageMap> PageMap::open(pid_t tid) {
+  UniqueFd fd(::open(page_map_of(tid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return kernel_failure("open", tid, page_map_of(tid));
+  return PageMap(tid, std::move(fd));
 }
 
-Result<std::vector<PageRange>> guard_pages(pid_t tid, RemoteAddress start, RemoteAddress end) {
-  return pages_that(tid, start, end, [](uint64_t entry) { return (entry & kGuard) != 0; });
+Result<MappingPages> PageMap::pages(RemoteAddress start, RemoteAddress end) const {
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  MappingPages found;
+  std::vector<uint64_t> entries(std::min<size_t>((end - start) / page, kEntriesAtOnce));
+  for (RemoteAddress at = start; at < end;) {
+    size_t wanted = std::min<size_t>((end - at) / page, kEntriesAtOnce) * sizeof(uint64_t);
+    ssize_t got = pread(fd_.get(), entries.data(), wanted, static_cast<off_t>(at / page * sizeof(uint64_t)));
+    if (got == -1) return kernel_failure("pread", tid_, page_map_of(tid_));
+    if (got < static_cast<ssize_t>(sizeof(uint64_t)))
+      return Failure{ESRCH, "pread", Side::kTracer, tid_, nullptr, page_map_of(tid_)};  // it has no memory any more
+    for (size_t index = 0; index < static_cast<size_t>(got) / sizeof(uint64_t); index++, at += page) {
+      const uint64_t entry = entries[index];
+      if ((entry & kGuard) != 0) append_page(found.guards, at, page);
+      else if ((entry & (kPresent | kSwapped)) != 0 && (entry & kOfFile) == 0) append_page(found.changed, at, page);
+    }
+  }
+  return found;
 }
 
 }  // namespace fdmove

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "remote_memory.h"
+#include "unique_fd.h"
 
 namespace fdmove {
 
@@ -30,10 +31,23 @@ struct PageRange {
   size_t size;
 };
 
-/** The pages of a private file mapping that are no longer the file's: written to once, swapped out or not. */
-Result<std::vector<PageRange>> changed_pages(pid_t tid, RemoteAddress start, RemoteAddress end);
+/** What of a file mapping is not the file's. */
+struct MappingPages {
+  std::vector<PageRange> changed;  ///< the process's own, swapped out or not: written to once, in a private mapping
+  std::vector<PageRange> guards;   ///< nobody may touch them: MADV_GUARD_INSTALL of madvise(2)
+};
 
-/** The pages of a file mapping that nobody may touch: MADV_GUARD_INSTALL of madvise(2). */
-Result<std::vector<PageRange>> guard_pages(pid_t tid, RemoteAddress start, RemoteAddress end);
+/** /proc/PID/pagemap of one process. Opening it takes longer than reading it for a mapping of a library. */
+class PageMap {
+ public:
+  static Result<PageMap> open(pid_t tid);
+  Result<MappingPages> pages(RemoteAddress start, RemoteAddress end) const;
+
+ private:
+  PageMap(pid_t tid, UniqueFd fd) : tid_(tid), fd_(std::move(fd)) {}
+
+  pid_t tid_;
+  UniqueFd fd_;
+};
 
 }  // namespace fdmove

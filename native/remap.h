@@ -6,7 +6,10 @@
  * own (copied on write: relocated data, a breakpoint, a Java archive) is made beside the old one, gets those pages byte
  * for byte, and is then moved over it: no instruction of the job could ever see anything between. Above a few
  * megabytes the old pages are given up as they are copied, so that memory does not double.
- * The way back is the same with the old file, so that it is no other code than the way there.
+ *
+ * Most mappings are those of libraries, which take a few calls each that can be told beforehand: they go in one batch a process
+ * (remap_together.h). What is locked, or has many pages of its own, or what the batch could not do, goes call by call.
+ * The way back is the same with the old file, call by call, so that it is no other code than the way there.
  */
 #pragma once
 
@@ -14,38 +17,33 @@
 #include <vector>
 
 #include "injector.h"
-#include "mapping_state.h"
+#include "mapping_step.h"
 
 namespace fdmove {
 
-/** One mapping: as maps tells it, and the fds of the process to map in its place now, and if all is taken back. */
-struct MappingMove {
-  RemoteAddress start = 0;
-  RemoteAddress end = 0;
-  uint64_t offset = 0;
-  bool read = false;
-  bool write = false;
-  bool execute = false;
-  bool shared = false;
-  int fresh_fd = -1;
-  int old_fd = -1;
-};
-
 class Remapper {
  public:
-  Remapper(Tracee& tracee, FaultInjector& faults) : injector_(tracee, faults) {}
+  Remapper(Tracee& tracee, FaultInjector& faults, Injecting injecting) : injector_(tracee, faults), injecting_(injecting) {}
 
   /** How long each call may take from now on. */
   void limit_calls(uint64_t microseconds) { injector_.limit_calls(microseconds); }
 
   /** The thread that makes the calls. */
   [[nodiscard]] Tracee& tracee() const { return injector_.tracee(); }
+  /** Why mappings that were to go in a batch did not; empty when nothing of the kind. */
+  [[nodiscard]] const std::string& note() const { return note_; }
+
+  /** A process and what of it is to move. */
+  struct Request {
+    Remapper* on;
+    std::vector<MappingMove> moves;
+  };
 
   /**
-   * Moves these mappings. On error some are moved and others not: rollback() takes all back. `until` is for the whole:
-   * ERR_FDMOVE_MAX_PAUSE.
+   * Moves these mappings of several processes. On error some are moved and others not: rollback() takes all back. `until` is for
+   * the whole. Errors: ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY; what the kernel said.
    */
-  Status move(const std::vector<MappingMove>& moves, const Deadline& until);
+  static Status move_all(const std::vector<Request>& requests, const Deadline& until);
 
   /** Points /proc/PID/exe to the file behind an fd of the process. No mapping of the old one may be left. */
   Status point_exe(int fresh_fd, int old_fd);
@@ -55,30 +53,21 @@ class Remapper {
   void commit();
 
  private:
-  enum class Phase { kUntouched, kCarrying, kReplaced };
-  struct Step {
-    MappingMove move;
-    MappingState state;
-    std::vector<PageRange> guards;
-    Phase phase = Phase::kUntouched;
-    bool unlocked = false;        ///< munlock was called on the mapping that is still there
-    bool opened = false;          ///< its protection was loosened
-    RemoteAddress beside = 0;     ///< the new mapping while it is not in its place
-    std::vector<PageRange> gone;  ///< pages of the old mapping that were given up: `beside` has them
-  };
-
-  Status place(Step& step, int fd, const Deadline& until);
-  Status place_beside(Step& step, int fd, const std::vector<PageRange>& changed, const Deadline& until);
-  Status carry(const Step& step, const PageRange* first, const PageRange* last, bool back);
-  Status advise(const Step& step);
-  Status lock(const Step& step);
-  Status protect(RemoteAddress at, const Step& step, int protection);
-  Status take_back(Step& step);
+  Status look(const std::vector<MappingMove>& moves);
+  Status move_rest(const Deadline& until);
+  Status make(const MappingCall& call) const;
+  Status place(MappingStep& step, int fd, const Deadline& until);
+  Status place_beside(MappingStep& step, int fd, const Deadline& until);
+  Status advise(const MappingStep& step);
+  Status lock(const MappingStep& step);
+  Status take_back(MappingStep& step);
   Status compare_states();
 
   Injector injector_;
-  std::vector<Step> steps_;
+  Injecting injecting_;
+  std::vector<MappingStep> steps_;
   std::optional<int> old_exe_;  ///< an fd on what /proc/PID/exe was
+  std::string note_;
 };
 
 }  // namespace fdmove

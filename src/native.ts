@@ -48,10 +48,10 @@ export type Session = {
   notes(): readonly string[]
   readDatum(tid: number, datum: number, size: number): Buffer
   /**
-   * Moves mappings of the process of a thread; rollback() takes them back. `deadlineUs` is for each call, `untilUs` for all
-   * (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
+   * Moves mappings of the processes of these threads, `moves` being a list for each; rollback() takes them back. `deadlineUs` is for
+   * each call, or batch of calls, `untilUs` for all (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
    */
-  remap(tid: number, moves: readonly MappingMove[], deadlineUs: number, untilUs: number): void
+  remap(tids: Int32Array, moves: readonly (readonly MappingMove[])[], deadlineUs: number, untilUs: number): void
   /** Points /proc/PID/exe to the file behind `freshFd`, an fd of the process. */
   pointExe(tid: number, freshFd: number, oldFd: number): void
   /** Undoes all programs, the last thread's first. Throws the first failure after all was tried. */

@@ -162,11 +162,13 @@ Napi::Value mapping_flags(const Napi::CallbackInfo& info) {
 
 /** changedPages(tid, start, end) -> BigUint64Array of the pages of a private file mapping that are the process's own by now. */
 Napi::Value changed_pages(const Napi::CallbackInfo& info) {
-  auto ranges = fdmove::changed_pages(static_cast<pid_t>(to_i64(info[0])), to_u64(info[1]), to_u64(info[2]));
-  if (!ranges.ok()) return throw_failure(info.Env(), ranges.failure());
+  auto map = PageMap::open(static_cast<pid_t>(to_i64(info[0])));
+  if (!map.ok()) return throw_failure(info.Env(), map.failure());
+  auto found = map->pages(to_u64(info[1]), to_u64(info[2]));
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   std::vector<uint64_t> pages;
-  for (const PageRange& range : *ranges)
+  for (const PageRange& range : found->changed)
     for (size_t at = 0; at < range.size; at += page) pages.push_back(range.start + at);
   auto list = Napi::BigUint64Array::New(info.Env(), pages.size());
   std::copy(pages.begin(), pages.end(), list.Data());

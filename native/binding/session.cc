@@ -288,7 +288,7 @@ class Session : public Napi::ObjectWrap<Session> {
       if (remapper->tracee().tid() == tid) return remapper.get();
     Tracee* tracee = freezer_.find(tid);
     if (tracee == nullptr) return nullptr;
-    remappers_.push_back(std::make_unique<Remapper>(*tracee, faults_));
+    remappers_.push_back(std::make_unique<Remapper>(*tracee, faults_, injecting_));
     return remappers_.back().get();
   }
 
@@ -308,16 +308,24 @@ class Session : public Napi::ObjectWrap<Session> {
     return move;
   }
 
-  /** remap(tid, moves, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
+  /** remap(tids, moves of each, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
   Napi::Value remap(const Napi::CallbackInfo& info) {
-    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
-    Remapper* on = remapper(tid);
-    if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "remap", Side::kTracer, tid});
-    std::vector<MappingMove> moves;
-    Napi::Array list = info[1].As<Napi::Array>();
-    for (uint32_t index = 0; index < list.Length(); index++) moves.push_back(to_mapping_move(list.Get(index).As<Napi::Object>()));
-    on->limit_calls(to_u64(info[2]));
-    return finished(info.Env(), on->move(moves, Deadline{to_u64(info[3]) * 1000}));
+    auto tids = info[0].As<Napi::Int32Array>();
+    Napi::Array lists = info[1].As<Napi::Array>();
+    std::vector<Remapper::Request> requests;
+    for (uint32_t at = 0; at < tids.ElementLength(); at++) {
+      Remapper* on = remapper(tids[at]);
+      if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "remap", Side::kTracer, tids[at]});
+      on->limit_calls(to_u64(info[2]));
+      requests.push_back({on, {}});
+      Napi::Array list = lists.Get(at).As<Napi::Array>();
+      for (uint32_t index = 0; index < list.Length(); index++)
+        requests.back().moves.push_back(to_mapping_move(list.Get(index).As<Napi::Object>()));
+    }
+    Status moved = Remapper::move_all(requests, Deadline{to_u64(info[3]) * 1000});
+    for (const Remapper::Request& request : requests)
+      if (!request.on->note().empty()) notes_.insert(request.on->note());
+    return finished(info.Env(), moved);
   }
 
   /** pointExe(tid, freshFd, oldFd). */

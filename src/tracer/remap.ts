@@ -55,7 +55,13 @@ export function remapAll(remaps: readonly Remap[], { session, programs, opened, 
     }))
     return { remap, moves, fdOf }
   })
-  for (const { remap, moves } of placed) session.remap(remap.tid, moves, callDeadlineUs, deadlineUs)
+  const tids = Int32Array.from(placed, ({ remap }) => remap.tid)
+  session.remap(
+    tids,
+    placed.map(({ moves }) => moves),
+    callDeadlineUs,
+    deadlineUs,
+  )
   for (const { remap, fdOf } of placed)
     if (remap.exe !== undefined) session.pointExe(remap.tid, fdOf(remap.exe.fresh), fdOf(remap.exe.old))
 }
