@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fcntl.h>
 #include <unistd.h>
+#include <utility>
 
 namespace fdmove {
 
@@ -17,6 +18,19 @@ constexpr uint64_t kGuard = uint64_t{1} << 58;  // Linux 6.15
 
 constexpr size_t kEntriesAtOnce = 8192;
 
+/** So much that nobody asks for between two mappings, or in front of the first, is worth an fd that has passed it. */
+constexpr size_t kFar = size_t{64} << 20;
+/** More fds than this are not opened in advance: each takes the kernel a walk over all in front of it. */
+constexpr size_t kMostGroups = 8;
+
+/** What one read asks for: no text of more than one mapping is made beyond those that it fits, and several at a time. */
+constexpr size_t kSmallRead = 256;
+constexpr size_t kLargeRead = 4096;
+/** So many mappings may be told of in a large read. */
+constexpr size_t kInLargeRead = 8;
+
+std::string smaps_of(pid_t tid) { return "/proc/" + std::to_string(tid) + "/smaps"; }
+
 /** "7f1200-7f1300 r-xp ..."; false for a line of another kind. */
 bool parse_range(const std::string& line, MappingState& state) {
   unsigned long start = 0, end = 0;
@@ -26,46 +40,193 @@ bool parse_range(const std::string& line, MappingState& state) {
   return true;
 }
 
-}  // namespace
+/** Reads smaps on from where an fd stands. */
+class SmapsReader {
+ public:
+  SmapsReader(pid_t tid, int fd) : tid_(tid), fd_(fd) {}
 
-Result<std::vector<MappingState>> read_mapping_states(pid_t tid, const std::vector<RemoteAddress>& starts) {
-  std::vector<MappingState> found;
-  for (RemoteAddress start : starts) found.push_back({start, 0, {}, 0});
-  if (starts.empty()) return found;
-  RemoteAddress last = *std::max_element(starts.begin(), starts.end());
-  std::string path = "/proc/" + std::to_string(tid) + "/smaps";
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return kernel_failure("open", tid, path);
+  /** The mapping whose text has begun. */
+  [[nodiscard]] const MappingState& current() const { return current_; }
+  /** How many have begun since. */
+  [[nodiscard]] size_t begun() const { return begun_; }
 
-  MappingState current;
-  auto keep = [&] {
-    for (MappingState& one : found)
-      if (one.start == current.start && !current.flags.empty()) one = current;
-  };
-  std::string text;
-  std::vector<char> chunk(size_t{64} << 10);
-  for (;;) {
-    ssize_t got = read(fd.get(), chunk.data(), chunk.size());
-    if (got == -1 && errno == EINTR) continue;
-    if (got == -1) return kernel_failure("read", tid, path);
-    if (got == 0) break;
-    text.append(chunk.data(), static_cast<size_t>(got));
+  /** Reads so many bytes, and tells `heard` of each mapping that is told of wholly. False at the end of the file. */
+  template <class Heard>
+  Result<bool> read_on(size_t size, const Heard& heard) {
+    char chunk[kLargeRead];
+    ssize_t got = read(fd_, chunk, size);
+    while (got == -1 && errno == EINTR) got = read(fd_, chunk, size);
+    if (got == -1) return kernel_failure("read", tid_, smaps_of(tid_));
+    text_.append(chunk, static_cast<size_t>(got));
     size_t at = 0;
-    for (size_t end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
-      std::string line = text.substr(at, end - at);
-      if (line.rfind("VmFlags:", 0) == 0) {
-        current.flags = line.substr(std::min(line.size(), size_t{9}));
-        keep();
-        if (current.start >= last) return found;
-      } else if (line.rfind("ProtectionKey:", 0) == 0) {
-        current.key = atoi(line.c_str() + 14);
-      } else if (!line.empty() && (line[0] < 'A' || line[0] > 'Z')) {
-        parse_range(line, current);
-      }
+    for (size_t end; (end = text_.find('\n', at)) != std::string::npos; at = end + 1) take(text_.substr(at, end - at), heard);
+    text_.erase(0, at);
+    return got > 0;
+  }
+
+ private:
+  template <class Heard>
+  void take(const std::string& line, const Heard& heard) {
+    if (line.rfind("VmFlags:", 0) == 0) {
+      current_.flags = line.substr(std::min(line.size(), size_t{9}));
+      heard(current_);
+    } else if (line.rfind("ProtectionKey:", 0) == 0) {
+      current_.key = atoi(line.c_str() + 14);
+    } else if (!line.empty() && (line[0] < 'A' || line[0] > 'Z') && parse_range(line, current_)) {
+      begun_++;
     }
-    text.erase(0, at);
+  }
+
+  pid_t tid_;
+  int fd_;
+  std::string text_;
+  MappingState current_;
+  size_t begun_ = 0;
+};
+
+/** The states of mappings by where they begin. */
+class Wanted {
+ public:
+  explicit Wanted(const std::vector<RemoteAddress>& starts) {
+    for (size_t at = 0; at < starts.size(); at++) {
+      states_.push_back({starts[at], 0, {}, 0});
+      order_.push_back(at);
+    }
+    std::sort(order_.begin(), order_.end(), [&](size_t one, size_t other) { return states_[one].start < states_[other].start; });
+  }
+
+  [[nodiscard]] RemoteAddress last() const { return states_[order_.back()].start; }
+  void take(const MappingState& state) {
+    auto found = std::lower_bound(order_.begin(), order_.end(), state.start,
+                                  [&](size_t at, RemoteAddress start) { return states_[at].start < start; });
+    if (found != order_.end() && states_[*found].start == state.start) states_[*found] = state;
+  }
+  std::vector<MappingState> states() { return std::move(states_); }
+
+ private:
+  std::vector<MappingState> states_;
+  std::vector<size_t> order_;
+};
+
+struct Range {
+  RemoteAddress start, end;
+};
+
+/** All mappings of a process: maps, which tells of no pages. */
+Result<std::vector<Range>> all_mappings(pid_t tid) {
+  auto text = read_proc("/proc/" + std::to_string(tid) + "/maps");
+  if (!text.ok()) return text.failure();
+  std::vector<Range> found;
+  for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
+    Range range{};
+    if (sscanf(text->c_str() + at, "%lx-%lx", &range.start, &range.end) == 2) found.push_back(range);
   }
   return found;
+}
+
+/** Opens smaps and reads it until it tells of the mapping that begins at `before`, but not to the end of what it tells. */
+Result<UniqueFd> open_behind(pid_t tid, RemoteAddress before) {
+  UniqueFd fd(open(smaps_of(tid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return kernel_failure("open", tid, smaps_of(tid));
+  SmapsReader reader(tid, fd.get());
+  while (reader.current().start < before) {
+    auto more = reader.read_on(kSmallRead, [](const MappingState&) {});
+    if (!more.ok()) return more.failure();
+    if (!*more) break;
+  }
+  return fd;
+}
+
+}  // namespace
+
+bool is_same_treatment(std::string_view one, std::string_view other) {
+  auto next = [](std::string_view& flags) {
+    for (;;) {
+      while (!flags.empty() && flags.front() == ' ') flags.remove_prefix(1);
+      std::string_view flag = flags.substr(0, flags.find(' '));
+      flags.remove_prefix(flag.size());
+      if (flag != "sd") return flag;
+    }
+  };
+  for (;;) {
+    std::string_view flag = next(one);
+    if (flag != next(other)) return false;
+    if (flag.empty()) return true;
+  }
+}
+
+Status MappingStates::approach(const std::vector<RemoteAddress>& starts, size_t reads) {
+  groups_.clear();
+  auto mappings = all_mappings(tid_);
+  if (!mappings.ok()) return mappings.failure();
+  struct Gap {
+    std::optional<RemoteAddress> before;  ///< where the mapping begins that is passed last
+    Group group;
+  };
+  std::vector<Gap> gaps;
+  std::vector<RemoteAddress> wanted = starts;
+  std::sort(wanted.begin(), wanted.end());
+  std::optional<RemoteAddress> before;
+  size_t passed = 0, between = 0;
+  for (const Range& range : *mappings) {
+    between++;
+    if (!std::binary_search(wanted.begin(), wanted.end(), range.start)) {
+      passed += range.end - range.start;
+    } else {
+      if (gaps.empty() || (passed >= kFar && gaps.size() < kMostGroups)) {
+        gaps.push_back({passed >= kFar ? before : std::nullopt, {range.start, range.start, passed >= kFar ? 0 : between - 1, {}}});
+        between = 1;
+      }
+      Group& group = gaps.back().group;
+      group.last = range.start;
+      group.mappings += std::exchange(between, 0);
+      passed = 0;
+    }
+    before = range.start;
+  }
+  for (Gap& gap : gaps) {
+    for (size_t left = reads; left > 0; left--) {
+      auto fd = open_behind(tid_, gap.before.value_or(0));
+      if (!fd.ok()) return fd.failure();
+      gap.group.fds.push_back(fd.take());
+    }
+    groups_.push_back(std::move(gap.group));
+  }
+  return Done{};
+}
+
+bool MappingStates::is_approached(const std::vector<RemoteAddress>& starts) const {
+  auto is_in = [](const Group& group, RemoteAddress start) { return group.first <= start && start <= group.last && !group.fds.empty(); };
+  return !groups_.empty() && std::all_of(starts.begin(), starts.end(), [&](RemoteAddress start) {
+    return std::any_of(groups_.begin(), groups_.end(), [&](const Group& group) { return is_in(group, start); });
+  });
+}
+
+Result<std::vector<MappingState>> MappingStates::read(const std::vector<RemoteAddress>& starts) {
+  Wanted wanted(starts);
+  if (starts.empty()) return wanted.states();
+  if (!is_approached(starts)) {
+    groups_.clear();
+    groups_.push_back({0, wanted.last(), SIZE_MAX, {}});
+    auto fd = open_behind(tid_, 0);
+    if (!fd.ok()) return fd.failure();
+    groups_.back().fds.push_back(fd.take());
+  }
+  for (Group& group : groups_) {
+    UniqueFd fd = std::move(group.fds.back());
+    group.fds.pop_back();
+    SmapsReader reader(tid_, fd.get());
+    for (bool done = false; !done;) {
+      const size_t size = reader.begun() + kInLargeRead < group.mappings ? kLargeRead : kSmallRead;
+      auto more = reader.read_on(size, [&](const MappingState& state) {
+        wanted.take(state);
+        done |= state.start >= group.last;
+      });
+      if (!more.ok()) return more.failure();
+      done |= !*more;
+    }
+  }
+  return wanted.states();
 }
 
 namespace {

@@ -2,6 +2,7 @@
 /** What /proc tells of a mapping beyond its line in maps: how the kernel was told to treat it, and what it holds by itself. */
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,11 +21,41 @@ struct MappingState {
   [[nodiscard]] bool has(std::string_view flag) const { return flags.find(flag) != std::string::npos; }
 };
 
+/** Whether two texts of VmFlags say the same of what the program asked for: soft-dirty is the kernel's own affair. */
+bool is_same_treatment(std::string_view one, std::string_view other);
+
 /**
- * The mappings that begin at `starts`, in their order; one that is not there any more has an empty `flags`. smaps is read
- * up to the last of them and no further: telling of a mapping takes the kernel a walk over its pages.
+ * The states of mappings of one process.
+ *
+ * They stand in smaps only, and to tell of a mapping takes the kernel a walk over its page tables: 10 ms for each GiB. So it is not
+ * read beyond the last of the mappings that are asked for, and what lies in front of them can be passed beforehand: an fd of
+ * smaps that has been read up to there goes on from there. m_start() in fs/proc/task_mmu.c: the position is an address.
  */
-Result<std::vector<MappingState>> read_mapping_states(pid_t tid, const std::vector<RemoteAddress>& starts);
+class MappingStates {
+ public:
+  explicit MappingStates(pid_t tid) : tid_(tid) {}
+
+  [[nodiscard]] pid_t tid() const { return tid_; }
+
+  /** Passes what lies in front of these mappings, and between them, where that is much. It is good for `reads` calls of read(). */
+  Status approach(const std::vector<RemoteAddress>& starts, size_t reads);
+
+  /** The mappings that begin at `starts`, in their order; one that is not there any more has an empty `flags`. */
+  Result<std::vector<MappingState>> read(const std::vector<RemoteAddress>& starts);
+
+ private:
+  /** Mappings that lie close together, and fds that stand in front of them. */
+  struct Group {
+    RemoteAddress first, last;
+    size_t mappings;  ///< from first to last, those between them included
+    std::vector<UniqueFd> fds;
+  };
+
+  [[nodiscard]] bool is_approached(const std::vector<RemoteAddress>& starts) const;
+
+  pid_t tid_;
+  std::vector<Group> groups_;
+};
 
 struct PageRange {
   RemoteAddress start;

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 
 #include "exe_link.h"
+#include "parts.h"
 #include "remap_together.h"
 
 namespace fdmove {
@@ -141,9 +142,46 @@ Status Remapper::lock(const MappingStep& step) {
   auto locked = injector_.call("mlock2", SYS_mlock2, {step.move.start, step.move.size(), when});
   if (locked.ok()) return Done{};
   if (locked.failure().error != ENOMEM || locked.failure().side != Side::kTracee) return locked.failure();
-  auto now = read_mapping_states(tracee().tid(), {step.move.start});
+  auto now = MappingStates(tracee().tid()).read({step.move.start});
   if (now.ok() && (now->front().flags.empty() || now->front().has("lo"))) return Done{};
   return locked.failure();
+}
+
+namespace {
+
+/** Asks something of /proc about each of several processes, by several threads. The first failure is told. */
+template <class Requests, class Ask>
+Status ask_of_each(const Requests& requests, const Ask& ask) {
+  std::vector<Status> asked(requests.size(), Status{Done{}});
+  in_parts(requests.size(), kProcessesWorthAThread, [&](size_t, size_t begin, size_t end) {
+    for (size_t at = begin; at < end; at++) asked[at] = ask(at);
+  });
+  for (const Status& one : asked) FDMOVE_TRY(one);
+  return Done{};
+}
+
+}  // namespace
+
+Result<bool> Remapper::are_treated_as(const std::vector<Remembered>& all) {
+  FDMOVE_TRY(ask_of_each(all, [&](size_t at) -> Status {
+    auto states = all[at].on->states_.read(all[at].starts);
+    if (!states.ok()) return states.failure();
+    all[at].on->known_ = states.take();
+    return Done{};
+  }));
+  for (const Remembered& one : all)
+    for (size_t at = 0; at < one.flags.size(); at++)
+      if (!is_same_treatment(one.on->known_[at].flags, one.flags[at])) return false;
+  return true;
+}
+
+/** What is known already, or read now. */
+Result<std::vector<MappingState>> Remapper::states_at(const std::vector<RemoteAddress>& starts) {
+  std::vector<MappingState> known = std::exchange(known_, {});
+  const bool is_known = std::equal(known.begin(), known.end(), starts.begin(), starts.end(),
+                                   [](const MappingState& state, RemoteAddress start) { return state.start == start; });
+  if (is_known) return known;
+  return states_.read(starts);
 }
 
 /** Takes mappings on: how they are treated, and what they hold. */
@@ -151,7 +189,7 @@ Status Remapper::look(const std::vector<MappingMove>& moves) {
   if (moves.empty()) return Done{};
   std::vector<RemoteAddress> starts;
   for (const MappingMove& move : moves) starts.push_back(move.start);
-  auto states = read_mapping_states(tracee().tid(), starts);
+  auto states = states_at(starts);
   if (!states.ok()) return states.failure();
   auto map = PageMap::open(tracee().tid());
   if (!map.ok()) return map.failure();
@@ -170,9 +208,15 @@ Status Remapper::look(const std::vector<MappingMove>& moves) {
   return Done{};
 }
 
+std::vector<RemoteAddress> Remapper::starts() const {
+  std::vector<RemoteAddress> starts;
+  for (const MappingStep& step : steps_) starts.push_back(step.move.start);
+  return starts;
+}
+
 Status Remapper::move_all(const std::vector<Request>& requests, const Deadline& until) {
   if (requests.empty()) return Done{};
-  for (const Request& request : requests) FDMOVE_TRY(request.on->look(request.moves));
+  FDMOVE_TRY(ask_of_each(requests, [&](size_t at) { return requests[at].on->look(requests[at].moves); }));
   std::vector<std::unique_ptr<RemapProgram>> programs;
   std::vector<RemapProgram*> together;
   for (const Request& request : requests) {
@@ -184,7 +228,15 @@ Status Remapper::move_all(const std::vector<Request>& requests, const Deadline& 
   for (size_t at = 0; at < requests.size(); at++) requests[at].on->note_ = programs[at]->note();
   FDMOVE_TRY(moved);
   for (const Request& request : requests) FDMOVE_TRY(request.on->move_rest(until));
-  for (const Request& request : requests) FDMOVE_TRY(request.on->compare_states());
+
+  std::vector<std::vector<MappingState>> states(requests.size());
+  FDMOVE_TRY(ask_of_each(requests, [&](size_t at) -> Status {
+    auto now = requests[at].on->states_.read(requests[at].on->starts());
+    if (!now.ok()) return now.failure();
+    states[at] = now.take();
+    return Done{};
+  }));
+  for (size_t at = 0; at < requests.size(); at++) FDMOVE_TRY(requests[at].on->compare_states(states[at]));
   return Done{};
 }
 
@@ -195,14 +247,10 @@ Status Remapper::move_rest(const Deadline& until) {
 }
 
 /** Every mapping must be treated as it was. What mlockall(MCL_FUTURE) locked though it was not, is unlocked. */
-Status Remapper::compare_states() {
-  std::vector<RemoteAddress> starts;
-  for (const MappingStep& step : steps_) starts.push_back(step.move.start);
-  auto states = read_mapping_states(tracee().tid(), starts);
-  if (!states.ok()) return states.failure();
+Status Remapper::compare_states(const std::vector<MappingState>& states) {
   for (size_t index = 0; index < steps_.size(); index++) {
     const MappingStep& step = steps_[index];
-    const MappingState& now = (*states)[index];
+    const MappingState& now = states[index];
     if (now.flags.empty()) continue;  // it is one with its neighbour now
     if (now.has("lo") && !step.state.has("lo")) {
       auto unlocked = injector_.call("munlock", SYS_munlock, {step.move.start, step.move.size()});

@@ -23,7 +23,8 @@ namespace fdmove {
 
 class Remapper {
  public:
-  Remapper(Tracee& tracee, FaultInjector& faults, Injecting injecting) : injector_(tracee, faults), injecting_(injecting) {}
+  Remapper(Tracee& tracee, FaultInjector& faults, Injecting injecting, MappingStates states)
+      : injector_(tracee, faults), injecting_(injecting), states_(std::move(states)) {}
 
   /** How long each call may take from now on. */
   void limit_calls(uint64_t microseconds) { injector_.limit_calls(microseconds); }
@@ -32,6 +33,15 @@ class Remapper {
   [[nodiscard]] Tracee& tracee() const { return injector_.tracee(); }
   /** Why mappings that were to go in a batch did not; empty when nothing of the kind. */
   [[nodiscard]] const std::string& note() const { return note_; }
+
+  /** Mappings of a process, and how they were treated when they were last looked at: VmFlags of each. */
+  struct Remembered {
+    Remapper* on;
+    std::vector<RemoteAddress> starts;
+    std::vector<std::string> flags;
+  };
+  /** Whether these mappings are still there and treated like that. What it reads is good for move_all(): the processes stand. */
+  static Result<bool> are_treated_as(const std::vector<Remembered>& all);
 
   /** A process and what of it is to move. */
   struct Request {
@@ -53,6 +63,7 @@ class Remapper {
   void commit();
 
  private:
+  Result<std::vector<MappingState>> states_at(const std::vector<RemoteAddress>& starts);
   Status look(const std::vector<MappingMove>& moves);
   Status move_rest(const Deadline& until);
   Status make(const MappingCall& call) const;
@@ -61,10 +72,13 @@ class Remapper {
   Status advise(const MappingStep& step);
   Status lock(const MappingStep& step);
   Status take_back(MappingStep& step);
-  Status compare_states();
+  [[nodiscard]] std::vector<RemoteAddress> starts() const;
+  Status compare_states(const std::vector<MappingState>& states);
 
   Injector injector_;
   Injecting injecting_;
+  MappingStates states_;
+  std::vector<MappingState> known_;  ///< what are_treated_as() read
   std::vector<MappingStep> steps_;
   std::optional<int> old_exe_;  ///< an fd on what /proc/PID/exe was
   std::string note_;

@@ -5,6 +5,7 @@
       "native/batch.cc",
       "native/bounded.cc",
       "native/change_notes.cc",
+      "native/covering_mappings.cc",
       "native/direct_io.cc",
       "native/directory_position.cc",
       "native/dirty_log.cc",

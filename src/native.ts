@@ -52,6 +52,13 @@ export type Session = {
    * each call, or batch of calls, `untilUs` for all (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
    */
   remap(tids: Int32Array, moves: readonly (readonly MappingMove[])[], deadlineUs: number, untilUs: number): void
+  /**
+   * Makes it quick to ask how these mappings of the process of a thread are treated: what lies in front of them in smaps is passed
+   * now, while the job runs. For the pause that follows.
+   */
+  approachMappings(tid: number, starts: BigUint64Array): void
+  /** Whether the mappings that begin at these addresses have the VmFlags of `flags`: lists for each of the threads, which stand. */
+  areTreatedAs(tids: Int32Array, starts: readonly BigUint64Array[], flags: readonly (readonly string[])[]): boolean
   /** Points /proc/PID/exe to the file behind `freshFd`, an fd of the process. */
   pointExe(tid: number, freshFd: number, oldFd: number): void
   /** Undoes all programs, the last thread's first. Throws the first failure after all was tried. */
@@ -128,6 +135,13 @@ export type Native = {
   readString(tid: number, address: bigint): Buffer
   /** VmFlags of smaps(5) of the mappings that begin at these addresses; '' for one that is not there. */
   mappingFlags(tid: number, starts: BigUint64Array): string[]
+  /** Lets our own table of fds grow by so many now, and not when they are opened: that may wait for milliseconds. */
+  reserveFds(count: number): void
+  /**
+   * Of the mapping that covers each of these addresses: start, end, protection (1 readable, 2 writable, 4 executable, 8 shared),
+   * offset, inode number; zeros where there is none.
+   */
+  mappingsAt(tid: number, addresses: BigUint64Array): BigUint64Array
   /** The addresses of those pages of a private file mapping that are the process's own by now. ESRCH when it has ended. */
   changedPages(tid: number, start: bigint, end: bigint): BigUint64Array
   /** Whether this kernel can re-point /proc/PID/exe. */

@@ -2,9 +2,11 @@
 // Thin calls that Node lacks: kcmp, pidfd_open, pidfd_getfd and their like.
 #include "binding/binding.h"
 
+#include "covering_mappings.h"
 #include "direct_io.h"
 #include "fd_passing.h"
 #include "parts.h"
+#include "proc_walk.h"
 #include "remote_memory.h"
 #include "syscall_names.h"
 
@@ -153,11 +155,26 @@ Napi::Value error_name(const Napi::CallbackInfo& info) {
 Napi::Value mapping_flags(const Napi::CallbackInfo& info) {
   Napi::BigUint64Array list = info[1].As<Napi::BigUint64Array>();
   std::vector<RemoteAddress> starts(list.Data(), list.Data() + list.ElementLength());
-  auto states = read_mapping_states(static_cast<pid_t>(to_i64(info[0])), starts);
+  auto states = MappingStates(static_cast<pid_t>(to_i64(info[0]))).read(starts);
   if (!states.ok()) return throw_failure(info.Env(), states.failure());
   Napi::Array flags = Napi::Array::New(info.Env(), states->size());
   for (uint32_t index = 0; index < states->size(); index++) flags.Set(index, (*states)[index].flags);
   return flags;
+}
+
+/**
+ * mappingsAt(tid, starts: BigUint64Array) -> BigUint64Array, of the mapping that covers each: start, end, protection as
+ * mmap(2) has it with 8 for a shared one, offset, inode number; zeros where there is none.
+ */
+Napi::Value mappings_at(const Napi::CallbackInfo& info) {
+  Napi::BigUint64Array list = info[1].As<Napi::BigUint64Array>();
+  auto found = covering_mappings(static_cast<pid_t>(to_i64(info[0])), {list.Data(), list.Data() + list.ElementLength()});
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
+  auto numbers = Napi::BigUint64Array::New(info.Env(), found->size() * 5);
+  size_t at = 0;
+  for (const CoveringMapping& one : *found)
+    for (uint64_t number : {one.start, one.end, one.protection, one.offset, one.inode}) numbers[at++] = number;
+  return numbers;
 }
 
 /** changedPages(tid, start, end) -> BigUint64Array of the pages of a private file mapping that are the process's own by now. */
@@ -173,6 +190,21 @@ Napi::Value changed_pages(const Napi::CallbackInfo& info) {
   auto list = Napi::BigUint64Array::New(info.Env(), pages.size());
   std::copy(pages.begin(), pages.end(), list.Data());
   return list;
+}
+
+/**
+ * reserveFds(count): lets our table of fds grow by so many now. It waits for an RCU grace period where threads share it, as here:
+ * expand_fdtable() in fs/file.c. What the limit forbids will tell later.
+ */
+Napi::Value reserve_fds(const Napi::CallbackInfo& info) {
+  int any = open("/", O_PATH | O_CLOEXEC);
+  if (any < 0) return throw_failure(info.Env(), kernel_failure("open", 0, "/"));
+  auto open_now = fdmove::list_fds(getpid());
+  int highest = open_now.ok() && !open_now->empty() ? *std::max_element(open_now->begin(), open_now->end()) : any;
+  int high = fcntl(any, F_DUPFD_CLOEXEC, highest + static_cast<int>(to_i64(info[0])));
+  if (high >= 0) close(high);
+  close(any);
+  return info.Env().Undefined();
 }
 
 /** canSetExe(): whether this kernel can re-point the executable of a process. */
@@ -290,6 +322,8 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("readString", Napi::Function::New(env, read_string, "readString"));
   exports.Set("toPathOnly", Napi::Function::New(env, to_path_only, "toPathOnly"));
   exports.Set("mappingFlags", Napi::Function::New(env, mapping_flags, "mappingFlags"));
+  exports.Set("reserveFds", Napi::Function::New(env, reserve_fds, "reserveFds"));
+  exports.Set("mappingsAt", Napi::Function::New(env, mappings_at, "mappingsAt"));
   exports.Set("changedPages", Napi::Function::New(env, changed_pages, "changedPages"));
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));

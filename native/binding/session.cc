@@ -4,6 +4,7 @@
 #include "binding/programs.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -41,6 +42,8 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::inject>("inject"),
                            InstanceMethod<&Session::notes>("notes"),
                            InstanceMethod<&Session::read_datum>("readDatum"),
+                           InstanceMethod<&Session::approach_mappings>("approachMappings"),
+                           InstanceMethod<&Session::are_treated_as>("areTreatedAs"),
                            InstanceMethod<&Session::remap>("remap"),
                            InstanceMethod<&Session::point_exe>("pointExe"),
                            InstanceMethod<&Session::rollback>("rollback"),
@@ -288,7 +291,10 @@ class Session : public Napi::ObjectWrap<Session> {
       if (remapper->tracee().tid() == tid) return remapper.get();
     Tracee* tracee = freezer_.find(tid);
     if (tracee == nullptr) return nullptr;
-    remappers_.push_back(std::make_unique<Remapper>(*tracee, faults_, injecting_));
+    auto approached = approached_.find(tid);
+    MappingStates states = approached == approached_.end() ? MappingStates(tid) : std::move(approached->second);
+    if (approached != approached_.end()) approached_.erase(approached);
+    remappers_.push_back(std::make_unique<Remapper>(*tracee, faults_, injecting_, std::move(states)));
     return remappers_.back().get();
   }
 
@@ -306,6 +312,38 @@ class Session : public Napi::ObjectWrap<Session> {
     move.fresh_fd = static_cast<int>(number("freshFd"));
     move.old_fd = static_cast<int>(number("oldFd"));
     return move;
+  }
+
+  static std::vector<RemoteAddress> to_addresses(const Napi::Value& value) {
+    auto list = value.As<Napi::BigUint64Array>();
+    return {list.Data(), list.Data() + list.ElementLength()};
+  }
+
+  /** approachMappings(tid, starts): native/mapping_state.h; while the job runs. */
+  Napi::Value approach_mappings(const Napi::CallbackInfo& info) {
+    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+    MappingStates states(tid);
+    Status approached = states.approach(to_addresses(info[1]), kReadsInAPause);
+    if (approached.ok()) approached_.insert_or_assign(tid, std::move(states));
+    return finished(info.Env(), approached);
+  }
+
+  /** areTreatedAs(tids, starts of each, VmFlags of each) -> whether these mappings are there and treated like that. */
+  Napi::Value are_treated_as(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>();
+    auto starts = info[1].As<Napi::Array>();
+    auto flags = info[2].As<Napi::Array>();
+    std::vector<Remapper::Remembered> all;
+    for (uint32_t at = 0; at < tids.ElementLength(); at++) {
+      Remapper* on = remapper(tids[at]);
+      if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "areTreatedAs", Side::kTracer, tids[at]});
+      all.push_back({on, to_addresses(starts.Get(at)), {}});
+      auto texts = flags.Get(at).As<Napi::Array>();
+      for (uint32_t index = 0; index < texts.Length(); index++) all.back().flags.push_back(texts.Get(index).ToString().Utf8Value());
+    }
+    auto same = Remapper::are_treated_as(all);
+    if (!same.ok()) return throw_failure(info.Env(), same.failure());
+    return Napi::Boolean::New(info.Env(), *same);
   }
 
   /** remap(tids, moves of each, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
@@ -436,11 +474,15 @@ class Session : public Napi::ObjectWrap<Session> {
   /** So many run at a time: a batch waits for its tracer only some seconds before it takes the tracer for dead. */
   static constexpr size_t kAtATime = 16;
 
+  /** How mappings are treated is read once before and once after they are moved. */
+  static constexpr size_t kReadsInAPause = 2;
+
   FaultInjector faults_;
   Injecting injecting_;
   std::set<std::string> notes_;
   Freezer freezer_;
   std::vector<std::unique_ptr<ProgramRunner>> runners_;
+  std::map<pid_t, MappingStates> approached_;
   std::vector<std::unique_ptr<Remapper>> remappers_;
   std::vector<std::unique_ptr<Program>> programs_;
 };

@@ -295,6 +295,8 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     hangsUp: none('look at a pipe'),
     takeFd: none('take descriptions out of a process'),
     sendFds: none('hand descriptions to a process'),
+    approachMappings: none('move mappings'),
+    areTreatedAs: none('move mappings'),
     remap: none('move mappings'),
     pointExe: none('move the program itself'),
     readDatum: none('hand descriptions to a process'),

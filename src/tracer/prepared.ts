@@ -97,11 +97,11 @@ function countFds({ units }: JobPlan): number {
   return units.reduce((sum, { table }) => sum + (table?.held.length ?? 0), 0)
 }
 
-function isSteady({ inodes, descriptions, remaps }: JobPlan, staged: ReadonlyMap<string, Staged>): boolean {
+function isSteady({ inodes, descriptions }: JobPlan, staged: ReadonlyMap<string, Staged>): boolean {
   // What the job gave up before it could be copied is not staged.
   if (!inodes.every(({ key }) => staged.has(key))) return false
-  // What epoll watches and the flags of a mapping are in no fingerprint.
-  return remaps.length === 0 && !descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))
+  // What epoll watches is in no fingerprint.
+  return !descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))
 }
 
 /** Where nothing is handed over, nothing is to be done between the phases up to `set`. */

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 // In the pause: mappings and executables go over to NEW, and the kernel is asked whether they have.
-import { openSync, readFileSync, statSync } from 'node:fs'
+import { openSync, statSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
-import type { Session } from '../native.js'
+import { native, type Session } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { Description, Remap } from '../plan/job-plan.js'
 import { showMapping } from '../plan/mappings.js'
 import type { Argument } from '../plan/program.js'
-import { type Mapping, parseMaps } from '../proc/index.js'
+import type { Mapping } from '../proc/index.js'
 
 /** How long one call may take. Locking a large mapping in memory reads all of it. */
 const callDeadlineUs = 2_000_000
@@ -79,12 +79,22 @@ export function verifyRemapped(remaps: readonly Remap[], staged: ReadonlyMap<str
   for (const { pid, tid, mappings, exe } of remaps) {
     const wrong = (what: string) =>
       new FdmoveError('ERR_FDMOVE_VERIFY', `process ${pid}: ${what} is not as planned; the job was put back`, { pid })
-    const now = mappings.length === 0 ? [] : parseMaps(readFileSync(`/proc/${tid}/maps`))
-    for (const { mapping, inode } of mappings) {
+    const now = native.mappingsAt(
+      tid,
+      BigUint64Array.from(mappings, ({ mapping }) => mapping.start),
+    )
+    for (const [index, { mapping, inode }] of mappings.entries()) {
       const at = staged.get(inode.key)
-      const covering = now.find(({ start, end }) => start <= mapping.start && mapping.end <= end)
-      if (at === undefined || covering === undefined || !isSamePart(mapping, covering) || covering.inode !== at.ino)
-        throw wrong(`mapping ${showMapping(mapping, inode)}`)
+      const [start, end, protection, offset, ino] = now.subarray(index * 5, index * 5 + 5)
+      const isThere =
+        at !== undefined &&
+        // It may be larger: neighbours that are alike become one.
+        start! <= mapping.start &&
+        mapping.end <= end! &&
+        protection === protectionOf(mapping) &&
+        mapping.offset - offset! === mapping.start - start! &&
+        ino === at.ino
+      if (!isThere) throw wrong(`mapping ${showMapping(mapping, inode)}`)
     }
     if (exe !== undefined) {
       const at = staged.get(exe.inode.key)
@@ -94,13 +104,7 @@ export function verifyRemapped(remaps: readonly Remap[], staged: ReadonlyMap<str
   }
 }
 
-/** `now` may be larger: neighbours that are alike become one. */
-function isSamePart(before: Mapping, now: Mapping): boolean {
-  return (
-    before.read === now.read &&
-    before.write === now.write &&
-    before.execute === now.execute &&
-    before.shared === now.shared &&
-    before.offset - now.offset === before.start - now.start
-  )
+/** As Native.mappingsAt() tells it. */
+function protectionOf({ read, write, execute, shared }: Mapping): bigint {
+  return BigInt(Number(read) | (Number(write) << 1) | (Number(execute) << 2) | (Number(shared) << 3))
 }

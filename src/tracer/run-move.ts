@@ -10,6 +10,7 @@ import { FdmoveError } from '../errors.js'
 import { childrenOf } from '../job/children.js'
 import { isLocal } from '../job/local.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
+import { native } from '../native.js'
 import type { ProgressEvent } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { planJob } from '../plan/plan-job.js'
@@ -19,6 +20,7 @@ import { keepProcessorsAwake } from './awake.js'
 import { collectGarbage, collectGarbageInPeace } from './garbage.js'
 import { prepareLeave, preparePuttingBack } from './leave.js'
 import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
+import { approachMappings } from './mapped-as-before.js'
 import { nothingToMove, report } from './move-report.js'
 import { toFdmoveError } from './native-error.js'
 import { isAsPrepared, prepare, refuseIfAny } from './prepared.js'
@@ -188,6 +190,9 @@ async function moveWith(
   }
 }
 
+/** What is opened in the pause beside files of the plan. */
+const spareFds = 32
+
 /** For so many threads it is quicker to ask each for its children than to list all processes of a small host. */
 const quicklyAsked = 8
 
@@ -223,6 +228,8 @@ function rehearse(
   stage(plan, null)
   collectGarbage()
   const prepared = prepare(context, snapshot)
+  approachMappings(context.session, snapshot)
+  native.reserveFds(plan.descriptions.length + plan.inodes.length + spareFds)
 
   // In the pause only processes are looked at that nobody has looked at: children of the frozen ones, and with all
   // whatever holds OLD by now. Where all processes can be walked within a tenth of the budget, they are.

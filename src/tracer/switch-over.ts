@@ -11,6 +11,7 @@ import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
 import type { Leave } from './leave.js'
+import { areMappedAsBefore } from './mapped-as-before.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { type Clock, checkDeadline, createClock, nowUs, withPause } from './pause-clock.js'
@@ -194,7 +195,7 @@ function quietly(
   // A file that could not be opened beforehand cannot be waited for yet.
   const waitedFor = prepared.io.map((one) => ({ ...one, direct: one.direct.filter((key) => sources.has(key)) }))
   quiesce(session, waitedFor, sources, deadlineUs)
-  if (isAsPrepared(context, prepared, pids, ahead)) return prepared
+  if (isAsPrepared(context, prepared, pids, ahead) && areMappedAsBefore(session, prepared.snapshot)) return prepared
   if (ahead !== undefined) rollback(session) // a look at the job shall find nothing of ours in it
   const anew = planAnew(context, pids, deadlineUs)
   if (anew.io.every((one) => waitedFor.some((before) => includes(before, one)))) return anew
