@@ -245,3 +245,27 @@ for (const kind of ['shared', 'private'] as const) {
     expect(await target.send('check')).toBe('ok')
   })
 }
+
+for (const megabytes of [1, 400]) {
+  test(`what a job with ${megabytes} MiB between its mappings tells the kernel of them all the time holds after each move`, async ({
+    storage,
+    spawnProgram,
+    fdmove,
+  }) => {
+    let [on, left] = [await storage('ext4'), await storage('ext4')]
+    const files = ['one', 'other'].map((name) => `${on.path}/${name}`)
+    const target = await spawnProgram([compileTarget('advised'), ...files, String(megabytes)])
+    expect(await target.nextLine()).toBe('ready')
+    let rounds = 0
+    for (let turn = 0; turn < 8; turn++) {
+      const moved = await fdmove('--from', on.path, '--to', left.path, '--pid', target.pid, '--overwrite', '--json')
+      expect(moved.exitCode, moved.stderr).toBe(0)
+      ;[on, left] = [left, on]
+      const now = Number(await target.send('check'))
+      expect(now).toBeGreaterThan(rounds)
+      rounds = now
+    }
+    await left.umount()
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  }, 120_000)
+}
