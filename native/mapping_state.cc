@@ -101,6 +101,9 @@ class Wanted {
                                   [&](size_t at, RemoteAddress start) { return states_[at].start < start; });
     if (found != order_.end() && states_[*found].start == state.start) states_[*found] = state;
   }
+  [[nodiscard]] bool are_all_there() const {
+    return std::none_of(states_.begin(), states_.end(), [](const MappingState& state) { return state.flags.empty(); });
+  }
   std::vector<MappingState> states() { return std::move(states_); }
 
  private:
@@ -135,6 +138,21 @@ Result<UniqueFd> open_behind(pid_t tid, RemoteAddress before) {
     if (!*more) break;
   }
   return fd;
+}
+
+/** Reads from where the fd stands up to the mapping that begins at `last`, the so-manieth from there, or would. */
+Status read_group(pid_t tid, int fd, RemoteAddress last, size_t mappings, Wanted& wanted) {
+  SmapsReader reader(tid, fd);
+  for (bool done = false; !done;) {
+    const size_t size = reader.begun() + kInLargeRead < mappings ? kLargeRead : kSmallRead;
+    auto more = reader.read_on(size, [&](const MappingState& state) {
+      wanted.take(state);
+      done |= state.start >= last;
+    });
+    if (!more.ok()) return more.failure().error == ESRCH ? Status{Done{}} : Status{more.failure()};
+    done |= !*more;
+  }
+  return Done{};
 }
 
 }  // namespace
@@ -203,30 +221,22 @@ bool MappingStates::is_approached(const std::vector<RemoteAddress>& starts) cons
 }
 
 Result<std::vector<MappingState>> MappingStates::read(const std::vector<RemoteAddress>& starts) {
+  if (starts.empty()) return std::vector<MappingState>{};
   Wanted wanted(starts);
-  if (starts.empty()) return wanted.states();
-  if (!is_approached(starts)) {
-    groups_.clear();
-    groups_.push_back({0, wanted.last(), SIZE_MAX, {}});
-    auto fd = open_behind(tid_, 0);
-    if (!fd.ok()) return fd.failure();
-    groups_.back().fds.push_back(fd.take());
-  }
-  for (Group& group : groups_) {
-    UniqueFd fd = std::move(group.fds.back());
-    group.fds.pop_back();
-    SmapsReader reader(tid_, fd.get());
-    for (bool done = false; !done;) {
-      const size_t size = reader.begun() + kInLargeRead < group.mappings ? kLargeRead : kSmallRead;
-      auto more = reader.read_on(size, [&](const MappingState& state) {
-        wanted.take(state);
-        done |= state.start >= group.last;
-      });
-      if (!more.ok()) return more.failure();
-      done |= !*more;
+  if (is_approached(starts)) {
+    for (Group& group : groups_) {
+      UniqueFd fd = std::move(group.fds.back());
+      group.fds.pop_back();
+      FDMOVE_TRY(read_group(tid_, fd.get(), group.last, group.mappings, wanted));
     }
+    // One that is gone may have gone with all the memory that the fds were opened on: exec.
+    if (wanted.are_all_there()) return wanted.states();
   }
-  return wanted.states();
+  auto fd = open_behind(tid_, 0);
+  if (!fd.ok()) return fd.failure();
+  Wanted again(starts);
+  FDMOVE_TRY(read_group(tid_, fd->get(), again.last(), SIZE_MAX, again));
+  return again.states();
 }
 
 namespace {

@@ -21,8 +21,6 @@ namespace {
 
 /** Pages are carried in pieces of this size. */
 constexpr size_t kPiece = size_t{1} << 20;
-/** Up to this much may be there twice. */
-constexpr size_t kTwice = size_t{4} << 20;
 
 Failure too_long(pid_t tid) {
   return refusal("ERR_FDMOVE_MAX_PAUSE", "the pause would have been longer than --max-pause allows; nothing was moved", tid);

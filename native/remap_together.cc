@@ -11,10 +11,9 @@ namespace fdmove {
 
 namespace {
 
-/** Up to this much may be there twice, in all processes that are at it. */
-constexpr size_t kTwice = size_t{4} << 20;
-/** To take down a larger mapping may take so long that it has to have a deadline of its own. */
+/** To take down a larger mapping, or more in all, may take so long that each has to have a deadline of its own. */
 constexpr size_t kLargest = size_t{1} << 30;
+constexpr size_t kMost = size_t{32} << 30;
 /** So many processes at a time: a batch waits for its tracer only some seconds. */
 constexpr size_t kAtATime = 16;
 
@@ -66,10 +65,12 @@ Status copy_within(pid_t tid, const std::vector<PageRange>& from, const std::vec
 
 RemapProgram::RemapProgram(Tracee& tracee, FaultInjector& faults, const Injecting& injecting, std::vector<MappingStep>& steps)
     : tracee_(&tracee), runner_(tracee, faults, injecting) {
+  size_t total = 0;
   for (MappingStep& step : steps) {
-    const size_t twice = bytes_of(step.pages.changed);
-    if (step.done || step.state.has("lo") || step.move.size() > kLargest || twice_ + twice > kTwice) continue;
+    const size_t twice = bytes_of(step.pages.changed), size = step.move.size();
+    if (step.done || step.state.has("lo") || size > kLargest || total + size > kMost || twice_ + twice > kTwice) continue;
     twice_ += twice;
+    total += size;
     steps_.push_back({&step});
   }
   for (Part& part : steps_)

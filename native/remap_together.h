@@ -11,6 +11,9 @@
 
 namespace fdmove {
 
+/** Up to this much of private pages may be there twice, in all processes that are at it. */
+inline constexpr size_t kTwice = size_t{4} << 20;
+
 /** What one process moves together. */
 class RemapProgram {
  public:
