@@ -31,6 +31,7 @@
       "native/remap.cc",
       "native/remap_together.cc",
       "native/remote_memory.cc",
+      "native/renaming.cc",
       "native/safe_path.cc",
       "native/scratch_image.cc",
       "native/shared_maps.cc",

@@ -20,6 +20,7 @@
 #include "directory_position.h"
 #include "inode_search.h"
 #include "metadata.h"
+#include "renaming.h"
 #include "safe_path.h"
 
 namespace fdmove::binding {
@@ -88,9 +89,9 @@ Napi::Value link_fd(const Napi::CallbackInfo& info) {
 /** rename(directory, name, toDirectory, toName, 'noreplace' | 'exchange'). */
 Napi::Value rename_at(const Napi::CallbackInfo& info) {
   std::string from = to_bytes(info[1]), to = to_bytes(info[3]);
-  unsigned flags = info[4].ToString().Utf8Value() == "exchange" ? RENAME_EXCHANGE : RENAME_NOREPLACE;
-  int result = renameat2(to_fd(info[0]), from.c_str(), to_fd(info[2]), to.c_str(), flags);
-  return checked(info.Env(), result, "renameat2", to);
+  DirectoryName source{to_fd(info[0]), from.c_str()}, target{to_fd(info[2]), to.c_str()};
+  bool exchange = info[4].ToString().Utf8Value() == "exchange";
+  return done(info.Env(), exchange ? exchange_names(source, target) : rename_to_free(source, target));
 }
 
 /** unlink(directory, name, isDirectory). */

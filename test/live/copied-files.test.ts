@@ -19,7 +19,9 @@ import {
 import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { expectRefused, holdState, move, tryMove } from '../helpers/move.js'
+import { commandPath } from '../helpers/root.js'
 import { need } from '../helpers/skip.js'
+import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
 const isRoot = process.getuid?.() === 0
@@ -176,4 +178,37 @@ test('a log that grows all the time has every line once', async ({ dirs, spawnTa
       readFileSync(`${dirs.old}/${name}`),
     )
   }
+})
+
+test('where NEW knows no flags of renameat2, as most of FUSE and NFS, all is moved and replaced even so', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  writeFileSync(`${old.path}/both`, 'of OLD')
+  writeFileSync(`${fresh.path}/both`, 'of NEW')
+  const nodes = await spawnTarget('kinds', 'nodes', old.path)
+  const held = await spawnTarget('hold', `open rw ${old.path}/both 5`)
+  const filter = compileTarget('no-rename-flags')
+  const run = (...args: string[]) =>
+    execa(filter, [process.execPath, commandPath, '--from', old.path, '--to', fresh.path, ...args], { reject: false })
+  const patience = ['--max-pause', '20s', '--stop-timeout', '20s']
+
+  const refused = await run('--pid', String(held.pid), ...patience)
+  expect(refused.exitCode).toBe(3)
+  expect(refused.stderr).toContain('ERR_FDMOVE_EXISTS')
+  expect(readFileSync(`${fresh.path}/both`, 'utf8')).toBe('of NEW')
+
+  // Exchanged for what is there, and taken back.
+  const failed = await run('--pid', String(held.pid), '--overwrite', '--max-pause', '1us')
+  expect(failed.exitCode, failed.stderr).toBe(1)
+  expect(readFileSync(`${fresh.path}/both`, 'utf8')).toBe('of NEW')
+
+  const moved = await run('--pid', `${held.pid},${nodes.pid}`, '--overwrite', ...patience)
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await nodes.send(`check ${fresh.path}`)).toBe('ok')
+  expect(await held.send('read 5 100')).toContain('of OLD')
+  expect(readFileSync(`${fresh.path}/both`, 'utf8')).toBe('of OLD')
+  expect(readdirSync(fresh.path).filter((name) => name.startsWith('.fdmove-'))).toEqual([])
+  await old.umount()
 })
