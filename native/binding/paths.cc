@@ -157,18 +157,20 @@ Napi::Value inode_at(const Napi::CallbackInfo& info) {
   return throw_failure(info.Env(), kernel_failure("newfstatat", 0, name));
 }
 
-/** spaceOf(fd) -> {type, freeBytes or null, readOnly} of its file system. */
+/**
+ * spaceOf(fd) -> {type, freeBytes or null, readOnly} of its file system. Without the blocks that are reserved for root: a
+ * job of another user could not write one byte more where we had filled them.
+ */
 Napi::Value space_of(const Napi::CallbackInfo& info) {
   struct statfs fs;
   if (fstatfs(to_fd(info[0]), &fs) < 0) return throw_failure(info.Env(), kernel_failure("fstatfs"));
   auto space = Napi::Object::New(info.Env());
-  uint64_t blocks = geteuid() == 0 ? fs.f_bfree : fs.f_bavail;
   space.Set("type", Napi::Number::New(info.Env(), static_cast<double>(static_cast<uint32_t>(fs.f_type))));
   // A file system without a limit of its own (ramfs) has no blocks at all.
   if (fs.f_blocks == 0)
     space.Set("freeBytes", info.Env().Null());
   else
-    space.Set("freeBytes", Napi::BigInt::New(info.Env(), blocks * static_cast<uint64_t>(fs.f_bsize)));
+    space.Set("freeBytes", Napi::BigInt::New(info.Env(), uint64_t{fs.f_bavail} * static_cast<uint64_t>(fs.f_bsize)));
   space.Set("readOnly", Napi::Boolean::New(info.Env(), (fs.f_flags & ST_RDONLY) != 0));
   return space;
 }

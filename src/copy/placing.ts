@@ -57,6 +57,9 @@ export function checkNames(source: CopySource, directories: Directories, { to, o
   }
 }
 
+/** ext4 and tmpfs, as statfs(2) calls them: no two files have blocks in common there. */
+const sharesNoBlocks: ReadonlySet<number> = new Set([0xef53, 0x01021994])
+
 /** Refuses when NEW has not the room, as far as that can be told beforehand. */
 export function checkSpace(sources: readonly CopySource[], directories: Directories, { to, copy }: Place): void {
   if (copy === 'none') return
@@ -68,7 +71,7 @@ export function checkSpace(sources: readonly CopySource[], directories: Director
     if (source.kind !== 'file') continue
     const { size, blocks } = native.inodeOf(source.fd)
     needed += blocks * 512n < size ? blocks * 512n : size
-    mayShare ||= native.spaceOf(source.fd).type === space.type
+    mayShare ||= native.spaceOf(source.fd).type === space.type && !sharesNoBlocks.has(space.type)
   }
   // Where blocks may be shared with OLD, only trying can tell.
   if (space.freeBytes !== null && needed > space.freeBytes && !mayShare)

@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statfsSync,
   symlinkSync,
   truncateSync,
   unlinkSync,
@@ -198,6 +199,26 @@ test.for(['tmpfs', 'ext4'] as const)(
     expect(readdirSync(fresh.path)).toEqual(there)
   },
 )
+
+test('NEW where only the blocks reserved for root are left is full: a job of another user could write nothing there', async ({
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root mounts')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4', 32)]
+  const target = await spawnTarget('hold', `open rw,creat ${old.path}/file 10`)
+  writeFileSync(`${old.path}/file`, Buffer.alloc(2 << 20, 'x'))
+  const { stdout } = await execa('findmnt', ['-no', 'SOURCE', fresh.path])
+  await execa('tune2fs', ['-r', String(Math.floor(statfsSync(fresh.path).blocks / 3)), stdout.trim()])
+  const { bfree, bavail, bsize } = statfsSync(fresh.path)
+  expect((bfree - bavail) * bsize).toBeGreaterThan(4 << 20)
+  writeFileSync(`${fresh.path}/fill`, Buffer.alloc(bavail * bsize - (1 << 20), 'x'))
+  const result = await tryMove(target.pid, { old: old.path, new: fresh.path })
+  expect(result.json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_NO_SPACE' } })
+  expect(result.exitCode).toBe(1)
+  expect(readdirSync(fresh.path).sort()).toEqual(['fill', 'lost+found'])
+})
 
 test('NEW that the job itself may not enter: moved all the same, or refused, but never half', async ({
   dirs,
