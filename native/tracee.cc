@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "tracee.h"
 
+#include <array>
+#include <cstring>
+#include <string>
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "interrupted_call.h"
 #include "memory_limits.h"
+#include "unique_fd.h"
 
 namespace fdmove {
 
@@ -41,6 +47,15 @@ constexpr uint64_t kAllSignals = ~uint64_t{0};
 
 /** How long a call that outlived its deadline may take to come back once it was interrupted. */
 constexpr uint64_t kCancelUs = 200'000;
+
+/** Whether a thread is under seccomp(2), as far as /proc tells; where it does not, yes. */
+bool is_filtered(pid_t tid) {
+  std::array<char, 8192> text{};
+  UniqueFd status(open(("/proc/" + std::to_string(tid) + "/status").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!status.valid() || read(status.get(), text.data(), text.size() - 1) <= 0) return true;
+  const char* line = strstr(text.data(), "\nSeccomp:\t");
+  return line != nullptr && line[sizeof "\nSeccomp:\t" - 1] != '0';  // there is no such line in a kernel without it
+}
 
 }  // namespace
 
@@ -95,9 +110,11 @@ Status Tracee::set_dispatch(SyscallUserDispatch wanted) {
 }
 
 Status Tracee::begin_injection(const Deadline& deadline) {
-  // Only while the thread makes our calls, never while it runs code of its own. Needs CAP_SYS_ADMIN; without it the plan
-  // has refused jobs with a filter.
-  (void)ptrace_request::set_options(tid_, kTraceOptions | kSuspendSeccomp);
+  // Only while the thread makes our calls, never while it runs code of its own. Who may not do that (job/permission.ts) has
+  // refused processes with a filter; a filter may be of one thread alone, though, or may have come since.
+  bool suspended = ptrace_request::set_options(tid_, kTraceOptions | kSuspendSeccomp).ok();
+  if (!suspended && is_filtered(tid_))
+    return refusal("ERR_FDMOVE_SECCOMP", "it has a seccomp filter that could kill it for a call of ours, and that may not be suspended from here", tid_);
   auto mask = ptrace_request::signal_mask(tid_);
   if (!mask.ok()) return mask.failure();
   signal_mask_ = *mask;

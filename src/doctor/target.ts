@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { frozenCgroup, listFreezers } from '../job/frozen-cgroup.js'
-import { tracingObstruction } from '../job/permission.js'
-import { has, isKernelThread, isZombie, ownStatus, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
+import { suspendingObstruction, tracingObstruction } from '../job/permission.js'
+import { isKernelThread, isZombie, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { type Check, fails, fine, worse } from './diagnosis.js'
 
 /** Errors: ERR_FDMOVE_NO_SUCH_PROCESS. */
@@ -57,9 +57,8 @@ function permission(pid: number, status: ProcStatus): Check {
 function seccomp(status: ProcStatus): Check {
   const name = 'target-seccomp'
   if (!status.seccomp) return fine(name, 'no filter')
-  const own = ownStatus()
   const found = status.seccomp === 1 ? 'strict mode' : `${status.seccompFilters ?? 'some'} filters`
-  if (has(own, 'CAP_SYS_ADMIN') && !own.seccomp) return fine(name, `${found}, suspended during the move`)
+  if (suspendingObstruction() === undefined) return fine(name, `${found}, suspended during the move`)
   return fails(
     name,
     `${found} could kill it for a syscall of ours`,

@@ -31,6 +31,31 @@ export function tracingObstruction(pid: number, status: ProcStatus): Obstruction
   }
 }
 
+/**
+ * Why fdmove cannot suspend the seccomp filters of others: check_ptrace_options() in kernel/ptrace.c asks for CAP_SYS_ADMIN
+ * in the first user namespace, and for a tracer without a filter of its own. Undefined when it can.
+ */
+export function suspendingObstruction(): Obstruction | undefined {
+  const own = ownStatus()
+  if ((own.seccomp ?? 0) !== 0)
+    return {
+      why: 'fdmove runs under a filter itself, and may suspend none',
+      advice: 'run it on the host, or in a container without a seccomp profile',
+    }
+  if (!has(own, 'CAP_SYS_ADMIN')) return { why: 'fdmove may not suspend it', advice: 'run it with CAP_SYS_ADMIN' }
+  if (!isFirstUserNamespace())
+    return { why: 'the CAP_SYS_ADMIN of a user namespace does not suspend it', advice: 'run fdmove on the host' }
+  return undefined
+}
+
+function isFirstUserNamespace(): boolean {
+  try {
+    return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'utf8'))
+  } catch {
+    return true // a kernel without user namespaces
+  }
+}
+
 /** In the order in which the kernel asks: __ptrace_may_access() in kernel/ptrace.c. */
 function explain(pid: number, status: ProcStatus): Obstruction {
   const own = ownStatus()

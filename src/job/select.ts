@@ -3,9 +3,9 @@
 import { closeSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs'
 import { type ErrorCode, FdmoveError } from '../errors.js'
 import type { Selection } from '../options.js'
-import { has, isKernelThread, ownStatus, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
+import { isKernelThread, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { gone } from './gone.js'
-import { type Obstruction, tracingObstruction } from './permission.js'
+import { type Obstruction, suspendingObstruction, tracingObstruction } from './permission.js'
 
 export function listPids(): number[] {
   return readdirSync('/proc')
@@ -173,8 +173,9 @@ export function checkTarget(pid: number): void {
   }
   if (is32Bit(pid))
     throw refusal(pid, 'ERR_FDMOVE_32BIT', `process ${pid} runs a 32-bit program, which fdmove cannot move`)
-  if ((status.seccomp ?? 0) !== 0 && !has(ownStatus(), 'CAP_SYS_ADMIN')) {
-    const message = `process ${pid} has a seccomp filter that could kill it for a syscall of ours; run fdmove with CAP_SYS_ADMIN, which can suspend it`
+  const suspending = (status.seccomp ?? 0) === 0 ? undefined : suspendingObstruction()
+  if (suspending !== undefined) {
+    const message = `process ${pid} has a seccomp filter that could kill it for a syscall of ours, and ${suspending.why}; ${suspending.advice}`
     throw refusal(pid, 'ERR_FDMOVE_SECCOMP', message)
   }
 }

@@ -22,7 +22,7 @@ import { expectRefused, type HoldState, heldBelow, holdState, move, tryMove, wit
 import { procState } from '../helpers/proc-state.js'
 import { commandPath } from '../helpers/root.js'
 import { need, need32Bit } from '../helpers/skip.js'
-import type { Target } from '../helpers/target.js'
+import { compileTarget, type Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
 const nobody = 65534
@@ -146,6 +146,21 @@ test('a seccomp filter that would kill the job is refused where it cannot be sus
   const target = await spawnTarget('seccomp', `${dirs.old}/log`)
   const result = await withPrivileges(['--bounding-set', '-sys_admin', '--inh-caps', '-sys_admin'], target.pid, dirs)
   expectRefused(result, 'ERR_FDMOVE_SECCOMP')
+  expect(await target.send('one')).toBe('ok')
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\n')
+})
+
+test('a seccomp filter that would kill the job is refused where fdmove is under a filter itself, which lets it suspend none', async ({
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'others are refused for want of CAP_SYS_ADMIN')
+  const target = await spawnTarget('seccomp', `${dirs.old}/log`)
+  const command = [process.execPath, commandPath, '--from', dirs.old, '--to', dirs.new, '--pid', String(target.pid)]
+  const result = await execa(compileTarget('no-rename-flags'), command, { reject: false })
+  expect(result.stderr).toContain('ERR_FDMOVE_SECCOMP')
+  expect(result.exitCode).toBe(3)
   expect(await target.send('one')).toBe('ok')
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\n')
 })
