@@ -154,7 +154,12 @@ function replace(namespace: string, mountPoint: Buffer, aside: Buffer, replaceme
     native.replaceMount(namespace, mountPoint, aside, replacement, patienceMs)
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException
-    const why = code === 'ENOENT' ? `${replacement.toString()} is not there; bring it over with --with-tree` : message
+    const why =
+      code === 'ENOENT'
+        ? `${replacement.toString()} is not there; bring it over with --with-tree`
+        : code === 'EINVAL' && namespace !== ''
+          ? `it is locked in ${namespace}: it came there from a user namespace with more privileges (mount_namespaces(7)), and nobody can take it away; use --leave nothing`
+          : message
     throw new FdmoveError('ERR_FDMOVE_LEAVE', `${mountPoint.toString()}: ${why}`, { cause })
   }
 }

@@ -357,6 +357,25 @@ test('with --leave bind the working directory keeps its path, in the mount names
   await keptIn(old.path)
 })
 
+test('--leave bind is refused, and all undone, where the job has the old mount locked by its user namespace', async ({
+  dirs,
+  storage,
+  spawnProgram,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root mounts')
+  const old = await storage('ext4')
+  const hold = [compileTarget('hold'), `open rw,creat ${old.path}/file 10`]
+  const target = await spawnProgram(['/usr/bin/unshare', '--user', '--map-root-user', '--mount', ...hold])
+  expect(await target.nextLine()).toBe('ready')
+  const result = await tryMove(target.pid, { old: old.path, new: dirs.new }, ['--leave', 'bind'])
+  expectRefused(result, 'ERR_FDMOVE_LEAVE')
+  expect(result.stderr).toContain('it is locked in')
+  expect(await target.send('write 10 hello')).toBe('5')
+  expect(readFileSync(`${old.path}/file`, 'utf8')).toBe('hello')
+  expect(readdirSync(dirs.new)).toEqual([])
+})
+
 test('--leave symlink of a mount point and --leave bind of a plain directory are refused', async ({
   storage,
   dirs,
