@@ -58,7 +58,7 @@ export function openDestination(options: DestinationOptions): Destination {
     const dirs = (options.withTree ?? []).map((dir) => relativeTo(from, dir))
     if (dirs.length === 0) return null
     const held = new Set(sources.map(({ key }) => key))
-    return openTree({ from, to, dirs, directories, overwrite, control, held, items })
+    return openTree({ from, to, dirs, directories, attic: items.attic, overwrite, control, held, items })
   }
 
   /**
@@ -88,6 +88,7 @@ export function openDestination(options: DestinationOptions): Destination {
     const left: string[] = []
     left.push(...items.discard())
     left.push(...(tree?.undo() ?? []))
+    items.attic.remove()
     left.push(...directories.remove())
     directories.close()
     return left
@@ -354,6 +355,7 @@ export function openDestination(options: DestinationOptions): Destination {
       log?.close()
       items.keep()
       tree?.finish()
+      items.attic.remove()
       directories.sync()
       directories.close()
     },

@@ -49,6 +49,22 @@ export class Directories {
     return [...this.#known.values()].filter((directory) => directory.made)
   }
 
+  /** Those that were there, NEW itself first. */
+  get found(): readonly Directory[] {
+    return [...this.#known.values()].filter((directory) => !directory.made)
+  }
+
+  /** A directory that no name of OLD leads to; the caller removes it. */
+  openHidden(parent: Directory, name: string): Directory {
+    const fd = native.openBeneath(parent.fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    return { path: join(parent.path, Buffer.from(name)), fd, made: false }
+  }
+
+  /** Closed at the end: somebody may still hold the number. */
+  closeLater(fd: number): void {
+    this.#closing.push(fd)
+  }
+
   /** The directory if it exists at NEW. */
   find(path: Buffer): Directory | null {
     const known = this.#known.get(keyOf(path))

@@ -3,6 +3,7 @@
 // and, with --with-tree, the tree, each of the moment in which it looked.
 import { FdmoveError } from '../errors.js'
 import { type LiveCopy, native } from '../native.js'
+import { Attic } from './attic.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
 import { lastChange } from './last-change.js'
@@ -43,6 +44,8 @@ function checkDirectIo(source: number, staged: number, name: string): void {
 export class Items {
   /** The tree that holds some of their names. */
   tree: Tree | null = null
+  /** What is replaced by anybody, until it is known whether it has to come back. */
+  readonly attic: Attic
   readonly #options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
   readonly #directories: Directories
   readonly #items = new Map<string, Item>()
@@ -56,6 +59,7 @@ export class Items {
   constructor(options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>, directories: Directories) {
     this.#options = options
     this.#directories = directories
+    this.attic = new Attic(directories, (path) => this.#holdsDirectory(path))
   }
 
   /** Which of them each name belongs to, at any moment; those of directories are not told. */
@@ -132,7 +136,9 @@ export class Items {
     if (staged.foreign) return
     for (const path of staged.source.names) {
       if (!staged.published.some((name) => name.path.equals(path)))
-        publishName(staged, path, this.#directories, (present) => mayReplace(this.#options.overwrite, path, present))
+        publishName(staged, path, { directories: this.#directories, attic: this.attic }, (present) =>
+          mayReplace(this.#options.overwrite, path, present),
+        )
     }
     if (staged.source.names.length > 0) dropStaging(staged)
   }
@@ -179,6 +185,10 @@ export class Items {
   /** They stay; what they replaced goes for good. */
   keep(): void {
     for (const staged of this.#stagedInodes()) keep(staged)
+  }
+
+  #holdsDirectory(path: Buffer): boolean {
+    return this.all().some(({ staged: { source } }) => source.kind === 'directory' && includes(source.names, path))
   }
 
   #stagedInodes(): StagedInode[] {

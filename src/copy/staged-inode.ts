@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // One new inode at NEW, from its creation without a visible name to its names, and all the way back.
-import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type Inode, native } from '../native.js'
+import type { Attic, Saved } from './attic.js'
 import type { CopySource } from './contract.js'
 import type { Directories, Directory } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
@@ -23,13 +23,14 @@ import {
   S_IFMT,
   S_IFREG,
 } from './flags.js'
-import { keyOf, nameOf, parentOf } from './relative-path.js'
+import { join, keyOf, nameOf, parentOf } from './relative-path.js'
+import { stagingName } from './staging-name.js'
 
-/** A name at NEW that leads to the new inode; `saved` is the staging name of what it replaced. */
+/** A name at NEW that leads to the new inode; `saved` is what it replaced. */
 type PublishedName = {
   readonly path: Buffer
   readonly directory: Directory
-  readonly saved: { readonly name: string; readonly inode: Inode } | null
+  readonly saved: (Saved & { readonly inode: Inode }) | null
 }
 
 export type StagedInode = {
@@ -41,10 +42,6 @@ export type StagedInode = {
   /** The name it has until it gets its own. */
   staging: { readonly directory: Directory; readonly name: string } | null
   readonly published: PublishedName[]
-}
-
-export function stagingName(): string {
-  return `.fdmove-${process.pid}-${randomBytes(6).toString('hex')}`
 }
 
 /** Whether `inode` is of the kind that `source` is. */
@@ -148,7 +145,7 @@ function make(source: CopySource, directory: Directory): StagedInode {
 export function publishName(
   staged: StagedInode,
   path: Buffer,
-  directories: Directories,
+  { directories, attic }: { readonly directories: Directories; readonly attic: Attic },
   mayReplace: (present: Inode) => boolean,
 ): void {
   const directory = directories.ensure(parentOf(path))
@@ -175,7 +172,7 @@ export function publishName(
         throw exchangeError
       }
       if (movesStaging) staged.staging = null
-      staged.published.push({ path, directory, saved: { name: aside, inode: present } })
+      staged.published.push({ path, directory, saved: { ...attic.take(directory, aside), inode: present } })
     }
   } catch (error) {
     throw copyFailure(error, path)
@@ -191,12 +188,12 @@ export function unpublishName(staged: StagedInode, published: PublishedName): vo
   if (saved === null) {
     if (isOurs) native.unlinkAt(directory.fd, name, staged.source.kind === 'directory')
   } else if (isOurs) {
-    native.renameAt(directory.fd, saved.name, directory.fd, name, 'exchange')
-    native.unlinkAt(directory.fd, saved.name, false)
+    native.renameAt(saved.directory.fd, saved.name, directory.fd, name, 'exchange')
+    native.unlinkAt(saved.directory.fd, saved.name, false)
   } else {
     throw new FdmoveError(
       'ERR_FDMOVE_CHANGED',
-      `${path.toString()} was changed by somebody else; the file that was there is kept as ${saved.name} beside it`,
+      `${path.toString()} was changed by somebody else; the file that was there is kept as ${join(saved.directory.path, Buffer.from(saved.name)).toString()}`,
     )
   }
   staged.published.splice(staged.published.indexOf(published), 1)
@@ -206,8 +203,9 @@ export function unpublishName(staged: StagedInode, published: PublishedName): vo
 export function setAside(staged: StagedInode, published: PublishedName): void {
   const { directory, path, saved } = published
   const name = saved?.name ?? stagingName()
-  native.renameAt(directory.fd, nameOf(path), directory.fd, name, saved === null ? 'noreplace' : 'exchange')
-  staged.staging = { directory, name }
+  const at = saved?.directory ?? directory
+  native.renameAt(directory.fd, nameOf(path), at.fd, name, saved === null ? 'noreplace' : 'exchange')
+  staged.staging = { directory: at, name }
   staged.published.splice(staged.published.indexOf(published), 1)
 }
 
@@ -242,10 +240,11 @@ export function discard(staged: StagedInode): readonly string[] {
 /** The replaced files go for good. */
 export function keep(staged: StagedInode): void {
   dropStaging(staged)
-  for (const { directory, saved } of staged.published) {
+  for (const { saved } of staged.published) {
     if (saved === null) continue
-    const now = native.inodeAt(directory.fd, saved.name)
-    if (now?.ino === saved.inode.ino && now.dev === saved.inode.dev) native.unlinkAt(directory.fd, saved.name, false)
+    const now = native.inodeAt(saved.directory.fd, saved.name)
+    if (now?.ino === saved.inode.ino && now.dev === saved.inode.dev)
+      native.unlinkAt(saved.directory.fd, saved.name, false)
   }
   closeStaged(staged)
 }

@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
+import type { Attic, Saved } from './attic.js'
 import type { DestinationOptions } from './contract.js'
 import type { Directories, Directory } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
@@ -22,7 +23,7 @@ import {
 import { lastChange } from './last-change.js'
 import { mayReplace } from './placing.js'
 import { join, nameOf, parentOf } from './relative-path.js'
-import { stagingName } from './staged-inode.js'
+import { stagingName } from './staging-name.js'
 import type { TreeNames } from './tree-names.js'
 
 /** An inode of OLD, to be known again. */
@@ -50,6 +51,7 @@ export class TreeFiles {
   readonly #from: Buffer
   readonly #to: Buffer
   readonly #directories: Directories
+  readonly #attic: Attic
   readonly #overwrite: DestinationOptions['overwrite']
   readonly #control: CopyControl
   readonly #names: TreeNames
@@ -60,6 +62,7 @@ export class TreeFiles {
     readonly from: Buffer
     readonly to: Buffer
     readonly directories: Directories
+    readonly attic: Attic
     readonly overwrite: DestinationOptions['overwrite']
     readonly control: CopyControl
     readonly names: TreeNames
@@ -67,6 +70,7 @@ export class TreeFiles {
     this.#from = options.from
     this.#to = options.to
     this.#directories = options.directories
+    this.#attic = options.attic
     this.#overwrite = options.overwrite
     this.#control = options.control
     this.#names = options.names
@@ -194,8 +198,8 @@ export class TreeFiles {
     const { directory, ino, saved } = known
     const name = nameOf(path)
     if (native.inodeAt(directory.fd, name)?.ino === ino) {
-      if (saved !== null) native.renameAt(directory.fd, saved, directory.fd, name, 'exchange')
-      native.unlinkAt(directory.fd, saved ?? name, false)
+      if (saved !== null) native.renameAt(saved.directory.fd, saved.name, directory.fd, name, 'exchange')
+      native.unlinkAt((saved?.directory ?? directory).fd, saved?.name ?? name, false)
       this.#directories.touch(directory)
     }
     this.#names.delete(path)
@@ -212,10 +216,10 @@ export class TreeFiles {
 
   /** Gives what was made under `target` its name. */
   #record(directory: Directory, path: Buffer, target: Buffer | string, old: OldInode, ino: bigint): void {
-    let saved: string | null = null
+    let saved: Saved | null = null
     if (typeof target === 'string') {
       native.renameAt(directory.fd, target, directory.fd, nameOf(path), 'exchange')
-      saved = target
+      saved = this.#attic.take(directory, target)
     }
     this.#directories.touch(directory)
     this.#names.add({ path, directory, old: old.ino, ctime: old.ctime, ino, saved })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What a tree has made at NEW, by name and by the inode of OLD that it was made after; and the names that it has seen of
 // what the job holds. Inodes of OLD are `${dev}:${ino}` where the job holds them, and numbers where not: one device.
+import type { Saved } from './attic.js'
 import type { Directory } from './directories.js'
 import { isBelow, keyOf } from './relative-path.js'
 
@@ -13,8 +14,8 @@ export type MadeName = {
   readonly ctime: bigint
   /** Inode number at NEW. */
   readonly ino: bigint
-  /** Staging name of what it replaced. */
-  readonly saved: string | null
+  /** What it replaced. */
+  readonly saved: Saved | null
 }
 
 export class TreeNames {
@@ -65,9 +66,9 @@ export class TreeNames {
     return this.all().flatMap(({ path }) => (isBelow(directory, path) ? [path] : []))
   }
 
-  /** Names that replaced something. */
-  replacing(): readonly { readonly directory: Directory; readonly saved: string }[] {
-    return [...this.#made.values()].flatMap(({ directory, saved }) => (saved === null ? [] : [{ directory, saved }]))
+  /** What was replaced. */
+  replaced(): readonly Saved[] {
+    return [...this.#made.values()].flatMap(({ saved }) => saved ?? [])
   }
 
   /** Whoever has opened this name may go on writing to the inode behind it, and a watch tells it of this name. */

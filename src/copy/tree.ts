@@ -8,6 +8,7 @@ import { closeSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
+import type { Attic } from './attic.js'
 import type { DestinationOptions } from './contract.js'
 import { checkTime } from './deadline.js'
 import type { Directories } from './directories.js'
@@ -68,6 +69,7 @@ export function openTree(options: {
   readonly to: Buffer
   readonly dirs: readonly Buffer[]
   readonly directories: Directories
+  readonly attic: Attic
   readonly overwrite: DestinationOptions['overwrite']
   readonly control: CopyControl
   /** `${dev}:${ino}` of what the job holds: copied as its own, not here. */
@@ -384,7 +386,7 @@ export function openTree(options: {
       return left
     },
     finish() {
-      for (const { directory, saved } of names.replacing()) native.unlinkAt(directory.fd, saved, false)
+      for (const { directory, name } of names.replaced()) native.unlinkAt(directory.fd, name, false)
       watch.close()
     },
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A queue of inotify cannot be moved. Where events wait in it, the job is let go to read them.
+import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { expect, test } from '../helpers/test.js'
 
 test('a job that is behind with its inotify events is moved when it has read them', async ({
@@ -33,4 +34,53 @@ test('a job that never reads its inotify events is told of, and is as it was', a
   expect(moved.json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_CHANGED' } })
   expect(await target.send('check')).toBe('ok')
   await to.umount()
+})
+
+for (const watched of ['a directory', 'the storage itself and a directory'] as const) {
+  test(`a job that watches ${watched} is not told of files that a move has replaced there`, async ({
+    storage,
+    spawnTarget,
+    fdmove,
+  }) => {
+    let [on, left] = [await storage('ext4'), await storage('ext4')]
+    for (const { path } of [on, left]) for (const name of ['d', 'e']) mkdirSync(`${path}/${name}`)
+    for (const name of ['d/one', 'd/two', 'd/three']) writeFileSync(`${on.path}/${name}`, name)
+    symlinkSync('one', `${on.path}/d/link`)
+    const directories = watched === 'a directory' ? [`${on.path}/d`] : [on.path, `${on.path}/d`]
+    const target = await spawnTarget('told', ...directories)
+    for (let turn = 0; turn < 4; turn++) {
+      const args = ['--from', on.path, '--to', left.path, '--pid', target.pid, '--overwrite', '--with-tree', '.']
+      const moved = await fdmove(...args, '--json', '--max-pause', '2s')
+      expect(moved.exitCode, moved.stderr).toBe(0)
+      ;[on, left] = [left, on]
+      expect(await target.send('told')).toBe('nothing')
+      expect(readdirSync(on.path).filter((name) => name !== 'lost+found')).toEqual(['d', 'e'])
+      expect(readdirSync(`${on.path}/d`).sort()).toEqual(['link', 'one', 'three', 'two'])
+    }
+    await left.umount()
+    writeFileSync(`${on.path}/d/four`, '')
+    expect(await target.send('told')).toBe('100:four')
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
+
+test('what a move has replaced is back, in its place, when it fails at last', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [old, to] = [await storage('ext4'), await storage('ext4')]
+  for (const { path } of [old, to]) mkdirSync(`${path}/d`)
+  for (const name of ['log', 'other']) {
+    writeFileSync(`${old.path}/d/${name}`, 'of the job')
+    writeFileSync(`${to.path}/d/${name}`, 'was there')
+  }
+  const target = await spawnTarget('watcher', `${old.path}/d/log`, 'never')
+  const args = ['--from', old.path, '--to', to.path, '--pid', target.pid, '--overwrite', '--with-tree', '.']
+  const moved = await fdmove(...args, '--json', '--max-pause', '2s')
+  expect(moved.json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_CHANGED' } })
+  expect(readdirSync(to.path).sort()).toEqual(['d', 'lost+found'])
+  expect(readdirSync(`${to.path}/d`).sort()).toEqual(['log', 'other'])
+  for (const name of ['log', 'other']) expect(readFileSync(`${to.path}/d/${name}`, 'utf8')).toBe('was there')
+  expect(await target.send('check')).toBe('ok')
 })
