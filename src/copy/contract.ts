@@ -60,6 +60,8 @@ export type DestinationOptions = {
   readonly copy: 'auto' | 'none'
   /** What may be replaced at NEW: nothing, anything, or files that are as they were left. */
   readonly overwrite: boolean | LeftFiles
+  /** What an earlier move left at NEW: goes where the trees of `withTree` have lost it since, and it is as it was. */
+  readonly left?: LeftFiles
   /** Budget of the pause in microseconds: passes go on until what is left fits. Default 100 ms. */
   readonly maxPauseUs?: number
   /** 'tracefs' refuses where the kernel's log cannot be read; 'compare' never uses it. Default 'auto'. */

@@ -5,15 +5,16 @@
 
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type LiveCopy, native } from '../native.js'
-import type { CopySource, Destination, DestinationOptions, Proof, SettledFile, Staged } from './contract.js'
+import type { CopySource, Destination, DestinationOptions, LeftFiles, Proof, SettledFile, Staged } from './contract.js'
 import { checkTime } from './deadline.js'
+import { Departed } from './departed.js'
 import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
 import { type Item, Items, noteAttributes, sealings, writersOf } from './items.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace } from './placing.js'
-import { join, relativeTo } from './relative-path.js'
+import { join, keyOf, relativeTo } from './relative-path.js'
 import { openTree, type Tree } from './tree.js'
 
 /** As native/live_copy.h numbers them. */
@@ -29,10 +30,11 @@ const quicklyRead = 48n << 20n
 export function openDestination(options: DestinationOptions): Destination {
   const budgetUs = options.maxPauseUs ?? 100_000
   const directories = new Directories(options.from, options.to)
-  const items = new Items(options, directories)
+  const items = new Items(options, directories, (path) => departed?.doubt(path))
   const control: CopyControl = new native.CopyControl()
   let log: DirtyLog | null = null
   let tree: Tree | null = null
+  const departed = options.left === undefined ? null : departedFrom(options.left)
   const passes = createPasses({
     onPass: (files, us) => options.onProgress?.({ kind: 'pass', files, us }),
     all: passItems,
@@ -58,7 +60,17 @@ export function openDestination(options: DestinationOptions): Destination {
     const dirs = (options.withTree ?? []).map((dir) => relativeTo(from, dir))
     if (dirs.length === 0) return null
     const held = new Set(sources.map(({ key }) => key))
-    return openTree({ from, to, dirs, directories, attic: items.attic, overwrite, control, held, items })
+    const lost = (path: Buffer) => departed?.doubt(path)
+    return openTree({ from, to, dirs, directories, attic: items.attic, overwrite, control, held, items, lost })
+  }
+
+  function departedFrom(left: LeftFiles): Departed {
+    return new Departed(left, {
+      directories,
+      attic: items.attic,
+      isOurs: (path) => items.owners.has(keyOf(path)) || tree?.hasMade(path) === true,
+      isInTree: (path) => tree?.covers(path) === true,
+    })
   }
 
   /**
@@ -88,8 +100,9 @@ export function openDestination(options: DestinationOptions): Destination {
     const left: string[] = []
     left.push(...items.discard())
     left.push(...(tree?.undo() ?? []))
-    items.attic.remove()
     left.push(...directories.remove())
+    left.push(...(departed?.undo() ?? []))
+    items.attic.remove()
     directories.close()
     return left
   }
@@ -122,6 +135,8 @@ export function openDestination(options: DestinationOptions): Destination {
       sealDirectories(false)
       report()
       await tree?.copy()
+      departed?.lookForAll()
+      departed?.follow(null)
       openLog('before the first pass')
       await passes.run(passItems())
       openLog('after it')
@@ -283,6 +298,8 @@ export function openDestination(options: DestinationOptions): Destination {
       const settled = settleItems(items.all(), deadlineUs, 'frozen')
       follow(deadlineUs)
       items.settleNames()
+      departed?.follow(deadlineUs)
+      directories.sync()
       return settled
     },
 
@@ -323,6 +340,11 @@ export function openDestination(options: DestinationOptions): Destination {
 
     notes: () => [
       ...(tree?.notSame() ?? []),
+      ...(departed !== null && departed.count > 0
+        ? [
+            `${departed.count} ${departed.count === 1 ? 'name was' : 'names were'} removed at ${options.to.toString()}: gone from ${options.from.toString()} since that move`,
+          ]
+        : []),
       ...directories.leaving.map((path) => `${path.toString()}: is gone from OLD, and is not empty at NEW`),
     ],
 
@@ -355,6 +377,7 @@ export function openDestination(options: DestinationOptions): Destination {
       log?.close()
       items.keep()
       tree?.finish()
+      departed?.finish()
       items.attic.remove()
       directories.sync()
       directories.close()

@@ -99,6 +99,26 @@ export class Directories {
     }
   }
 
+  /** Whether OLD is known to have nothing by this name. What cannot be looked at is not gone. */
+  isGoneFromOld(path: Buffer): boolean {
+    try {
+      closeSync(native.openBeneath(this.#from, path, O_PATH | O_NOFOLLOW))
+      return false
+    } catch (error) {
+      return isErrno(error, 'ENOENT', 'ENOTDIR')
+    }
+  }
+
+  /** A directory that was there is put out of the way; another one may come by that name. */
+  forgetFound(path: Buffer): void {
+    for (const [key, directory] of this.#known) {
+      if (!directory.path.equals(path) && !isBelow(path, directory.path)) continue
+      this.#known.delete(key)
+      this.#touched.delete(directory)
+      this.#closing.push(directory.fd)
+    }
+  }
+
   /** A name in `directory` was changed: sync() makes that durable. */
   touch(directory: Directory): void {
     this.#touched.add(directory)

@@ -47,6 +47,7 @@ export class Items {
   /** What is replaced by anybody, until it is known whether it has to come back. */
   readonly attic: Attic
   readonly #options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
+  readonly #lost: (path: Buffer) => void
   readonly #directories: Directories
   readonly #items = new Map<string, Item>()
   readonly #owners = new Map<string, string>()
@@ -56,7 +57,13 @@ export class Items {
   readonly #outdated: StagedInode[] = []
   #published = false
 
-  constructor(options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>, directories: Directories) {
+  /** `lost` is told of each name that may have become free. */
+  constructor(
+    options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>,
+    directories: Directories,
+    lost: (path: Buffer) => void,
+  ) {
+    this.#lost = lost
     this.#options = options
     this.#directories = directories
     this.attic = new Attic(directories, (path) => this.#holdsDirectory(path))
@@ -198,7 +205,10 @@ export class Items {
   #set(item: Item): void {
     const { key, kind, names } = item.staged.source
     const before = this.#items.get(key)?.staged.source.names ?? []
-    for (const path of before) if (this.#owners.get(keyOf(path)) === key) this.#owners.delete(keyOf(path))
+    for (const path of before) {
+      if (this.#owners.get(keyOf(path)) === key) this.#owners.delete(keyOf(path))
+      this.#lost(path)
+    }
     if (kind !== 'directory') for (const path of names) this.#owners.set(keyOf(path), key)
     this.#items.set(key, item)
   }

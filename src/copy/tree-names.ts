@@ -24,11 +24,14 @@ export class TreeNames {
   /** Inodes of OLD that a name led to before: they may still be written through it by who has opened it. */
   readonly #before = new Map<string, Set<bigint>>()
   readonly #held: Set<string>
+  readonly #lost: (path: Buffer) => void
   readonly #heldNames = new Map<string, Map<string, Buffer>>()
   readonly #heldAt = new Map<string, string>()
 
-  constructor(held: Iterable<string>) {
+  /** `lost` is told of each name that nothing is made under any more. */
+  constructor(held: Iterable<string>, lost: (path: Buffer) => void) {
     this.#held = new Set(held)
+    this.#lost = lost
   }
 
   at(path: Buffer): MadeName | undefined {
@@ -48,6 +51,7 @@ export class TreeNames {
     const known = this.#made.get(name)
     if (known === undefined) return
     this.#made.delete(name)
+    this.#lost(path)
     const rest = this.#namesOf.get(known.old)!.filter((other) => other !== name)
     if (rest.length === 0) this.#namesOf.delete(known.old)
     else this.#namesOf.set(known.old, rest)

@@ -26,6 +26,8 @@ export type Tree = {
   yield(key: string, names: readonly Buffer[]): void
   /** Whether a change of what is there is told of. */
   covers(path: Buffer): boolean
+  /** Whether it has made something under this name. */
+  hasMade(path: Buffer): boolean
   /** Bytes of all files that it will copy. */
   readonly bytes: number
   copy(): Promise<void>
@@ -75,15 +77,19 @@ export function openTree(options: {
   /** `${dev}:${ino}` of what the job holds: copied as its own, not here. */
   readonly held: ReadonlySet<string>
   readonly items: HeldItems
+  /** Told of each name that nothing is made under any more. */
+  readonly lost: (path: Buffer) => void
 }): Tree {
   const { directories, items } = options
-  const names = new TreeNames(options.held)
+  const names = new TreeNames(options.held, options.lost)
   const files = new TreeFiles({ ...options, names })
   /** Regular files with one name, by their directory: of these there may be many. */
   const found = new Map<string, FoundFile[]>()
   /** Names that are brought up to date one by one: with the next round. */
   let putOff = new Map<string, Buffer>()
   const notes = new Map<string, string>()
+  /** Of what changed before, all is followed: nanoseconds since 1970, as an inode has them. */
+  let followedAt = 0n
   let bytes = 0
   const root = directories.openOld(Buffer.alloc(0))
   if (root === null) throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${options.from.toString()} cannot be read`)
@@ -329,6 +335,7 @@ export function openTree(options: {
   return {
     heldNames: (key) => names.heldOf(key),
     covers: isInTree,
+    hasMade: (path) => names.at(path) !== undefined,
     bytes,
     copy,
     yield(key, wanted) {
@@ -345,6 +352,7 @@ export function openTree(options: {
       }
     },
     follow(deadlineUs) {
+      followedAt = BigInt(Date.now()) * 1_000_000n
       const changes = watch.changes()
       updateAll([...takePutOff(), ...(changes?.names ?? allChanges(deadlineUs))], deadlineUs)
       if (changes?.hidden) updateAll(changedSince(deadlineUs), deadlineUs)
@@ -364,7 +372,9 @@ export function openTree(options: {
       return names.all().flatMap((made) => {
         try {
           const inode = files.inodeAtOld(made.path)
-          if (inode === null || !isAsCopied(made, inode)) return []
+          // One that got another name has another ctime, and was followed even so.
+          const isAsFollowed = inode?.ino === made.old && inode.ctime < followedAt
+          if (inode === null || !(isAsFollowed || isAsCopied(made, inode))) return []
           const { dev, ino, size, mtime } = inode
           return [{ path: made.path, dev, ino, contents: { size, mtime: BigInt.asUintN(64, mtime) } }]
         } catch {

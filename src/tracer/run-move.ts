@@ -90,11 +90,13 @@ async function moveWith(
       ? prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
       : preparePuttingBack(request.putsBack, job.from, job.to, job.pids)
   const manifest = reserveManifest(request.manifest)
+  const left = request.replaces && leftFiles(request.replaces)
   const destination = openDestination({
     from: job.from.path,
     to: job.to.path,
     copy: request.copy ?? 'auto',
-    overwrite: request.overwrite === true || (request.replaces !== undefined && leftFiles(request.replaces)),
+    overwrite: request.overwrite === true || left || false,
+    ...(left && { left }),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
     bytesPerSecond: request.bytesPerSecond ?? 0,

@@ -8,13 +8,16 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmdirSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { execa } from 'execa'
+import { type CommandResult, runCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
@@ -247,6 +250,62 @@ test('undo brings back what was changed and made since in a tree that was brough
     'before',
     'one\n',
   ])
+})
+
+test('what was removed since in a tree that was brought over whole is removed by undo, or all of it is there when that fails', async ({
+  storage,
+  spawnTarget,
+  cleanup,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  for (const name of ['data/only', 'data/deep/er', 'data/some', 'other'])
+    mkdirSync(`${old.path}/${name}`, { recursive: true })
+  const files = [
+    'gone',
+    'renamed',
+    'kept',
+    'theirs',
+    'linked',
+    'only/one',
+    'deep/er/one',
+    'some/gone',
+    'some/kept',
+    '../other/gone',
+  ]
+  for (const name of files) writeFileSync(`${old.path}/data/${name}`, name)
+  symlinkSync('kept', `${old.path}/data/symlink`)
+  const target = await spawnTarget('append-log', `${old.path}/data/log`)
+  const manifest = `${fresh.path}/../manifest`
+  const options = ['--leave', 'bind', '--with-tree', 'data', '--manifest', manifest]
+  const { json } = await move(target.pid, { old: old.path, new: fresh.path }, options)
+  const aside = json.aside!
+  cleanup.add('mounts', async () => {
+    await execa('umount', [aside], { reject: false })
+  })
+  for (const name of ['gone', 'symlink', 'theirs', 'only', 'deep', 'some/gone'])
+    rmSync(`${old.path}/data/${name}`, { recursive: true })
+  renameSync(`${old.path}/data/renamed`, `${old.path}/data/new name`)
+  renameSync(`${old.path}/data/linked`, `${old.path}/data/some/linked`)
+  mkdirSync(`${old.path}/data/deep`) // another one by that name
+  writeFileSync(`${old.path}/data/deep/made`, 'made')
+  writeFileSync(`${aside}/data/theirs`, 'somebody has changed it') // where nobody but us removes anything
+  const listing = () =>
+    execa('find', [aside, '-printf', '%P %y %i %s %n\\n']).then(({ stdout }) => stdout.split('\n').sort())
+  const before = await listing()
+  let undone: CommandResult
+  for (let n = 1; ; n += 2) {
+    undone = await runCommand(['undo', manifest, '--max-pause', '20s'], { FDMOVE_TEST_FAIL_AT: String(n) })
+    if (undone.exitCode === 0) break
+    expect(undone.exitCode, undone.stderr).toBe(1)
+    expect(await listing()).toEqual(before)
+    expect(existsSync(`${old.path}/data/new name`)).toBe(true)
+  }
+  const found = await execa('find', [`${old.path}/data`, `${old.path}/other`, '-printf', '%P\\n'])
+  const now = ['deep', 'deep/made', 'kept', 'log', 'new name', 'some', 'some/kept', 'some/linked', 'theirs', 'gone']
+  expect(found.stdout.split('\n').filter(Boolean).sort()).toEqual(now.sort())
+  expect(readFileSync(`${old.path}/data/theirs`, 'utf8')).toBe('somebody has changed it')
+  expect(await target.send('one')).toBe('ok')
+  expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
 test('undo puts the working directory of another user back as well', async ({
