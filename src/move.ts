@@ -105,7 +105,7 @@ export async function undo(
     const path = below(manifest.from, from)
     return original === null || path === undefined ? [] : [{ path, ...original }]
   })
-  const select = { kind: 'pids', pids, tree: true } as const
+  const select = { kind: 'pids', pids, tree: true, living: true } as const // one may end at any time
   // What was brought over whole may have been changed there in files that nobody has open any more.
   const tree =
     manifest.withTree.length === 0

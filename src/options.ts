@@ -2,7 +2,13 @@
 
 /** Which processes are the job. */
 export type Selection =
-  | { readonly kind: 'pids'; readonly pids: readonly number[]; readonly tree?: boolean }
+  | {
+      readonly kind: 'pids'
+      readonly pids: readonly number[]
+      readonly tree?: boolean
+      /** Those that have ended are passed over, as long as one lives. For `undo`. */
+      readonly living?: boolean
+    }
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'all' }
 

@@ -96,12 +96,21 @@ export function selectPids(
 ): number[] {
   switch (select.kind) {
     case 'pids': {
-      for (const pid of select.pids) {
+      let ending: unknown
+      const pids = select.pids.filter((pid) => {
         if (pid === own.tracer || pid === own.command)
           throw new FdmoveError('ERR_FDMOVE_SELF', `process ${pid} is fdmove itself`, { pid })
-        checkTarget(pid)
-      }
-      return select.tree ? targetsAmong(withDescendants(select.pids), own.tracer) : parentsFirst(select.pids)
+        try {
+          checkTarget(pid)
+          return true
+        } catch (error) {
+          if (select.living !== true || !hasEnded(error)) throw error
+          ending = error
+          return false
+        }
+      })
+      if (pids.length === 0 && ending !== undefined) throw ending
+      return select.tree ? targetsAmong(withDescendants(pids), own.tracer) : parentsFirst(pids)
     }
     case 'cgroup':
       return targetsAmong(parentsFirst(pidsOfCgroup(select.path)), own.tracer)
@@ -147,6 +156,13 @@ function isDead(pid: number, state: string): boolean {
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 const refusal = (pid: number, code: ErrorCode, message: string) => new FdmoveError(code, message, { pid })
+
+const endings: ReadonlySet<string> = new Set<ErrorCode>(['ERR_FDMOVE_NO_SUCH_PROCESS', 'ERR_FDMOVE_ZOMBIE'])
+
+/** Whether checkTarget() has thrown this because the process has ended. */
+export function hasEnded(error: unknown): boolean {
+  return error instanceof FdmoveError && endings.has(error.code)
+}
 
 /** Whether this process can be moved at all by this user. Throws the reason. */
 export function checkTarget(pid: number): void {

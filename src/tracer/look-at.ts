@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Who is to be moved, and what they hold: the selection, followed to its end, with the plan for it.
-import { FdmoveError } from '../errors.js'
 import { findInFlight } from '../job/in-flight.js'
 import { passedFds } from '../job/passed-fds.js'
 import { createJobReader, type JobReader } from '../job/read-job.js'
-import { checkTarget, parentsFirst, selectPids, withDescendants } from '../job/select.js'
+import { checkTarget, hasEnded, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { findSharers } from '../job/sharers.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { assertApart, resolveStorage, type Storage } from '../job/storage.js'
@@ -100,18 +99,16 @@ function isTarget(pid: number): boolean {
     checkTarget(pid)
     return true
   } catch (error) {
-    if (error instanceof FdmoveError && endings.has(error.code)) return false
+    if (hasEnded(error)) return false
     throw error
   }
 }
-
-const endings: ReadonlySet<string> = new Set(['ERR_FDMOVE_NO_SUCH_PROCESS', 'ERR_FDMOVE_ZOMBIE'])
 
 export function isAlive(pid: number): boolean {
   try {
     checkTarget(pid)
   } catch (error) {
-    return !(error instanceof FdmoveError && endings.has(error.code))
+    return !hasEnded(error)
   }
   return true
 }
