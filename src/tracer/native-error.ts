@@ -20,6 +20,10 @@ export function toFdmoveError(error: unknown): FdmoveError {
     return new FdmoveError('ERR_FDMOVE_NO_SPACE', `there is no space left at NEW: ${message}`, options)
   if (code === 'EMFILE' && side !== 'tracee')
     return new FdmoveError('ERR_FDMOVE_COPY', `${message}; ${moreFiles}; nothing was moved`, options)
+  if (code === 'ETIMEDOUT' && syscall === 'waitpid') {
+    const text = `a system call that was made in thread ${tid} did not end in time, as its storage or the machine is busy; nothing was moved, try again`
+    return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', text, options)
+  }
   if (code === 'ETIMEDOUT') return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', `${message}; nothing was moved`, options)
   if (code === 'ENOMEM' && side === 'tracee')
     return new FdmoveError('ERR_FDMOVE_INJECT', `${message}; nothing was moved`, options)
