@@ -2,6 +2,7 @@
 // Keeps the copies in step with the plan: opens what the job holds of OLD, and takes in what it did since.
 import { closeSync, constants } from 'node:fs'
 import type { CopySource, Destination, Staged } from '../copy/contract.js'
+import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { keyOf, openKnown } from '../job/open-known.js'
 import { O_PATH } from '../job/storage.js'
@@ -37,7 +38,13 @@ function sourceOf({ key, kind, names, ...allowed }: NeededInode, fd: number): Co
 function openSource({ key, kind, leased, reach }: NeededInode): number | undefined {
   if ('path' in reach) return openKnown(reach.path, key, sourceFlags(kind))
   if (leased && reach.fd !== undefined) return borrow(reach.tid, reach.fd, key)
-  return openKnown(`/proc/${reach.tid}/${reach.link}`, key, sourceFlags(kind))
+  try {
+    return openKnown(`/proc/${reach.tid}/${reach.link}`, key, sourceFlags(kind))
+  } catch (error) {
+    if (!isErrno(error, 'EAGAIN')) throw error
+    const message = `process ${reach.tid} leased a file that was about to be copied (${reach.link}); nothing was moved, try again`
+    throw new FdmoveError('ERR_FDMOVE_CHANGED', message, { pid: reach.tid, cause: error })
+  }
 }
 
 /** A copy of the job's own fd, or undefined when the job has closed it, uses it for something else, or has ended. */

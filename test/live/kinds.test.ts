@@ -17,6 +17,8 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { execa } from 'execa'
+import type { JobPlan } from '../../src/plan/job-plan.js'
+import { openSources } from '../../src/tracer/staging.js'
 import { type CommandResult, runCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
@@ -80,6 +82,23 @@ for (const mode of ['read', 'write'] as const) {
     expect(await target.end()).toEqual({ exitCode: 0 })
   })
 }
+
+test('a file that is leased after it was looked at is told of as that', async ({ dirs, spawnTarget }) => {
+  const { pid } = await spawnTarget('lease', `${dirs.old}/file`, 'write')
+  const { dev, ino } = statSync(`${dirs.old}/file`)
+  const link = readdirSync(`/proc/${pid}/fd`).find((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith('/file'))
+  const inode = {
+    key: `${dev}:${ino}`,
+    kind: 'file',
+    leased: false,
+    names: [],
+    reach: { tid: pid, link: `fd/${link}` },
+  }
+  const plan = { inodes: [inode] } as unknown as JobPlan
+  expect(() => openSources(plan, new Map(), 'running')).toThrow(
+    expect.objectContaining({ code: 'ERR_FDMOVE_CHANGED', message: expect.stringContaining('leased a file') }),
+  )
+})
 
 const others: readonly (readonly [FileSystem, FileSystem])[] = [
   ['xfs', 'btrfs'],
