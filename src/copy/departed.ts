@@ -56,8 +56,11 @@ export class Departed {
   follow(deadlineUs: number | null): void {
     for (const [name, path] of this.#doubtful) {
       checkTime(deadlineUs, 'so much was removed from the tree')
+      const isOurs = this.#isOurs(path)
+      // One that is there, and that nothing was made for yet, may be gone before anything is.
+      if (!isOurs && !this.#directories.isGoneFromOld(path)) continue
       this.#doubtful.delete(name)
-      if (this.#isOurs(path) || !this.#directories.isGoneFromOld(path)) continue
+      if (isOurs) continue
       const inode = this.#take(path, (present) => mayReplace(this.#left, path, present))
       // A directory that a file was left in was left as well.
       for (let at = parentOf(path); inode && at.length > 0 && this.#directories.isGoneFromOld(at); at = parentOf(at))
