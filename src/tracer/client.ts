@@ -85,7 +85,7 @@ function withWarning(result: MoveResult, thrown: { readonly cause: unknown } | u
 function died(how: string): FdmoveError {
   return new FdmoveError(
     'ERR_FDMOVE_TRACER_DIED',
-    `the tracer process died: ${how}. The job runs on, unmoved or wholly moved; look with 'fdmove scan'`,
+    `the tracer process died: ${how}. The job runs on, unmoved or moved, or in part where it is large; look with 'fdmove scan', and move the rest`,
   )
 }
 
