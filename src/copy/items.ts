@@ -91,7 +91,8 @@ export class Items {
   /** A file that the job holds by one name may have others in the tree. */
   withTreeNames(source: CopySource): CopySource {
     const more = this.tree?.heldNames(source.key) ?? []
-    const fresh = more.filter((path) => !includes(source.names, path))
+    const known = keysOf(source.names)
+    const fresh = more.filter((path) => !known.has(keyOf(path)))
     return fresh.length === 0 ? source : { ...source, names: [...source.names, ...fresh] }
   }
 
@@ -141,8 +142,9 @@ export class Items {
 
   publishNames({ staged }: Item): void {
     if (staged.foreign) return
+    const published = keysOf(staged.published.map(({ path }) => path))
     for (const path of staged.source.names) {
-      if (!staged.published.some((name) => name.path.equals(path)))
+      if (!published.has(keyOf(path)))
         publishName(staged, path, { directories: this.#directories, attic: this.attic }, (present) =>
           mayReplace(this.#options.overwrite, path, present),
         )
@@ -157,7 +159,8 @@ export class Items {
     this.tree?.yield(known.key, names)
     const source = this.withTreeNames({ ...known, names })
     if (isSame(source.names, known.names)) return item
-    for (const path of source.names) if (!includes(known.names, path)) this.#takeName(path, source.key)
+    const before = keysOf(known.names)
+    for (const path of source.names) if (!before.has(keyOf(path))) this.#takeName(path, source.key)
     return this.#rename(item, source)
   }
 
@@ -232,11 +235,12 @@ export class Items {
     const paths = source.names.map((path) => join(this.#options.to, path))
     const staged = { ...item.staged, source }
     const renamed: Item = { ...item, staged, result: { ...item.result, path: paths[0] ?? null, paths } }
+    const kept = keysOf(source.names)
     for (const path of item.staged.source.names)
-      if (!includes(source.names, path)) this.#deserted.set(keyOf(parentOf(path)), parentOf(path))
+      if (!kept.has(keyOf(path))) this.#deserted.set(keyOf(parentOf(path)), parentOf(path))
     this.#set(renamed)
     if (staged.foreign) return renamed
-    const stale = staged.published.filter(({ path }) => !includes(source.names, path))
+    const stale = staged.published.filter(({ path }) => !kept.has(keyOf(path)))
     if (this.#published) this.publishNames(renamed)
     // An inode that has lost its last name could get none again: it keeps one that nobody looks for.
     for (const name of stale)
@@ -262,6 +266,11 @@ export function writersOf(source: CopySource) {
     mappable: source.mappable ?? source.writers !== 'none',
     direct: source.direct ?? false,
   }
+}
+
+/** An inode may have very many names. */
+function keysOf(names: readonly Buffer[]): ReadonlySet<string> {
+  return new Set(names.map(keyOf))
 }
 
 function includes(names: readonly Buffer[], path: Buffer): boolean {

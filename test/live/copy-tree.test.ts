@@ -128,3 +128,21 @@ test('--with-tree of what is no directory is refused, and nothing is made', asyn
   expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
   expect(await target.send('one')).toBe('ok')
 })
+
+test('a file with thousands of names that the job removes meanwhile is followed in time', async ({ cleanup, dirs }) => {
+  const count = 3000
+  mkdirSync(join(dirs.old, 'a'))
+  writeFileSync(join(dirs.old, 'a/held'), 'held by the job')
+  for (let i = 0; i < count; i++) linkSync(join(dirs.old, 'a/held'), join(dirs.old, `a/name-${i}`))
+  const copying = open(dirs)
+  await copying.prepare([copySource(cleanup, dirs.old, 'a/held')])
+  copying.publish()
+  expect(statSync(join(dirs.new, 'a/held')).nlink).toBe(count + 1)
+  for (let i = 0; i < count; i++) rmSync(join(dirs.old, `a/name-${i}`))
+  await copying.refresh()
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  expect(readdirSync(join(dirs.new, 'a'))).toEqual(['held'])
+  expect(statSync(join(dirs.new, 'a/held')).nlink).toBe(1)
+}, 30_000)
