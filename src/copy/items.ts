@@ -2,7 +2,7 @@
 // The copies of what the job holds, and which names they have at NEW. A name belongs to one of them; which, the plan says
 // and, with --with-tree, the tree, each of the moment in which it looked.
 import { FdmoveError } from '../errors.js'
-import { type LiveCopy, native } from '../native.js'
+import { type Inode, type LiveCopy, native } from '../native.js'
 import { Attic } from './attic.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
@@ -146,10 +146,21 @@ export class Items {
     for (const path of staged.source.names) {
       if (!published.has(keyOf(path)))
         publishName(staged, path, { directories: this.#directories, attic: this.attic }, (present) =>
-          mayReplace(this.#options.overwrite, path, present),
+          this.#mayReplace(path, present),
         )
     }
     if (staged.source.names.length > 0) dropStaging(staged)
+  }
+
+  /** Never one of ours: NEW takes two names for one, by the case of letters or as a mount shows a directory twice. */
+  #mayReplace(path: Buffer, present: Inode): boolean {
+    if (!mayReplace(this.#options.overwrite, path, present)) return false
+    const ours = this.all().find(
+      ({ staged: { foreign, inode } }) => !foreign && inode.ino === present.ino && inode.dev === present.dev,
+    )
+    if (ours === undefined) return true
+    const names = [path, ...ours.staged.source.names].map(String).join(' and ')
+    throw new FdmoveError('ERR_FDMOVE_CANNOT_HOLD', `NEW takes ${names} for one file; they are several at OLD`)
   }
 
   /** Its names become `names`, and those that the tree has seen of it. */

@@ -212,3 +212,22 @@ test('where NEW knows no flags of renameat2, as most of FUSE and NFS, all is mov
   expect(readdirSync(fresh.path).filter((name) => name.startsWith('.fdmove-'))).toEqual([])
   await old.umount()
 })
+
+test('two files that NEW takes for one are refused with --overwrite too: none replaces the other', async ({
+  cleanup,
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', isRoot, 'only root mounts')
+  for (const directory of ['one', 'two']) {
+    for (const storage of [dirs.old, dirs.new]) mkdirSync(`${storage}/${directory}`)
+    writeFileSync(`${dirs.old}/${directory}/log`, directory)
+  }
+  await execa('mount', ['--bind', `${dirs.new}/one`, `${dirs.new}/two`])
+  cleanup.add('mounts', () => execa('umount', [`${dirs.new}/two`]))
+  const target = await spawnTarget('hold', `open rw ${dirs.old}/one/log 10`, `open rw ${dirs.old}/two/log 11`)
+  expectRefused(await tryMove(target.pid, dirs, ['--overwrite']), 'ERR_FDMOVE_CANNOT_HOLD')
+  expect(readdirSync(`${dirs.new}/one`)).toEqual([])
+  for (const directory of ['one', 'two']) expect(readFileSync(`${dirs.old}/${directory}/log`, 'utf8')).toBe(directory)
+})
