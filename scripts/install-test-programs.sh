@@ -19,13 +19,15 @@ done
 # A server and a compiler, where a client or a run-time alone would answer to the name.
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || missing="$missing postgresql"
 command -v javac >/dev/null 2>&1 || missing="$missing default-jdk-headless"
-# Large, and for one test, which may be skipped.
+# For tests that may be skipped: one is large, the other takes FUSE.
 browser=
 command -v chromium >/dev/null 2>&1 || browser=chromium
-[ -n "$missing$browser" ] || exit 0
+exfat=
+{ command -v mkfs.exfat && command -v mount.exfat-fuse; } >/dev/null 2>&1 || exfat='exfat-fuse exfatprogs'
+[ -n "$missing$browser$exfat" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-  echo "not installed, as this is not root on Debian:$missing $browser" >&2
+  echo "not installed, as this is not root on Debian:$missing $browser $exfat" >&2
   exit 0
 fi
 
@@ -36,11 +38,14 @@ if [ ! -e $policy ]; then
   printf '#!/bin/sh\nexit 101\n' >$policy
   chmod +x $policy
 fi
-echo "installing$missing $browser"
+echo "installing$missing $browser $exfat"
 apt-get -qq update
 install() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 # shellcheck disable=SC2086 # a list of names
 [ -z "$missing" ] || install $missing
-[ -z "$browser" ] || install $browser || echo "$browser could not be installed" >&2
+for some in "$browser" "$exfat"; do
+  # shellcheck disable=SC2086 # a list of names
+  [ -z "$some" ] || install $some || echo "$some could not be installed" >&2
+done

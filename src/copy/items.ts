@@ -7,7 +7,7 @@ import { Attic } from './attic.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
 import { lastChange } from './last-change.js'
-import { mayReplace, place } from './placing.js'
+import { mayReplace, place, refuseOtherSpelling } from './placing.js'
 import { join, keyOf, parentOf } from './relative-path.js'
 import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
 import type { Tree } from './tree.js'
@@ -145,9 +145,11 @@ export class Items {
     const published = keysOf(staged.published.map(({ path }) => path))
     for (const path of staged.source.names) {
       if (!published.has(keyOf(path)))
-        publishName(staged, path, { directories: this.#directories, attic: this.attic }, (present) =>
-          this.#mayReplace(path, present),
-        )
+        publishName(staged, path, { directories: this.#directories, attic: this.attic }, (present, directory) => {
+          const may = this.#mayReplace(path, present)
+          if (may) refuseOtherSpelling(directory, path)
+          return may
+        })
     }
     if (staged.source.names.length > 0) dropStaging(staged)
   }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Where an inode of OLD goes at NEW, and what may stand in its way.
+import { readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
 import type { CopySource, DestinationOptions, LeftFiles } from './contract.js'
-import type { Directories } from './directories.js'
+import type { Directories, Directory } from './directories.js'
 import { join, keyOf, nameOf, parentOf } from './relative-path.js'
 import { isSameKind, openExisting, type StagedInode, stage } from './staged-inode.js'
 
@@ -19,6 +20,24 @@ export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buf
   return files.some(
     ({ dev, ino, contents }) =>
       ino === present.ino && (contents === null ? dev === present.dev : isAsLeft(contents, present)),
+  )
+}
+
+/**
+ * Refuses to replace what a directory of NEW has under another spelling: where it knows no letter case, another file of this very
+ * move may have come there just before. Inode numbers do not tell, FUSE gives each spelling one of its own.
+ */
+export function refuseOtherSpelling(directory: Directory, path: Buffer): void {
+  const name = nameOf(path)
+  const text = name.toString()
+  const others = [text.toUpperCase(), text.toLowerCase()].filter((other) => other !== text)
+  if (!others.some((other) => native.inodeAt(directory.fd, other) !== null)) return
+  const listed = readdirSync(`/proc/self/fd/${directory.fd}`, 'buffer')
+  if (listed.some((one) => one.equals(name))) return
+  const is = listed.find((one) => one.toString().toLowerCase() === text.toLowerCase()) ?? name
+  throw new FdmoveError(
+    'ERR_FDMOVE_EXISTS',
+    `${path.toString()} exists at NEW as ${is.toString()}, and cannot be there beside it: they are two names at OLD, and one at NEW`,
   )
 }
 

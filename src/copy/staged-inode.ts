@@ -146,7 +146,7 @@ export function publishName(
   staged: StagedInode,
   path: Buffer,
   { directories, attic }: { readonly directories: Directories; readonly attic: Attic },
-  mayReplace: (present: Inode) => boolean,
+  mayReplace: (present: Inode, directory: Directory) => boolean,
 ): void {
   const directory = directories.ensure(parentOf(path))
   const name = nameOf(path)
@@ -162,7 +162,7 @@ export function publishName(
       staged.published.push({ path, directory, saved: null })
     } catch (error) {
       const present = isErrno(error, 'EEXIST') ? native.inodeAt(directory.fd, name) : null
-      if (present === null || !mayReplace(present)) throw error
+      if (present === null || !mayReplace(present, directory)) throw error
       const aside = movesStaging ? staging.name : stagingName()
       if (!movesStaging) native.linkFd(staged.fd, directory.fd, aside)
       try {

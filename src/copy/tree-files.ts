@@ -21,7 +21,7 @@ import {
   S_IFSOCK,
 } from './flags.js'
 import { lastChange } from './last-change.js'
-import { mayReplace } from './placing.js'
+import { mayReplace, refuseOtherSpelling } from './placing.js'
 import { join, nameOf, parentOf } from './relative-path.js'
 import { stagingName } from './staging-name.js'
 import type { TreeNames } from './tree-names.js'
@@ -211,6 +211,7 @@ export class TreeFiles {
     if (present === null) return nameOf(path)
     if (!mayReplace(this.#overwrite, path, present))
       throw new FdmoveError('ERR_FDMOVE_EXISTS', `${join(this.#to, path).toString()} exists already`)
+    refuseOtherSpelling(directory, path)
     return stagingName()
   }
 

@@ -8,6 +8,7 @@ import { compileTarget } from './target.js'
 export const allowedSkips: Readonly<Record<string, string>> = {
   blkio: 'a test needs requests that take long, which the block throttling of cgroups of version 1 makes',
   chromium: 'the page of --report is looked at in a browser where there is one; unit tests check what it holds',
+  exfat: 'a file system without letter case takes FUSE here, which a container may not have',
   'gdb-registers': 'gdb 13 cannot write registers where the processor has AMX; a test sees that it is refused there',
   ia32: 'some kernels, that of a CI machine among them, are built without the emulation that runs 32-bit programs',
   memcg: 'a test needs a memory cgroup of its own, which a container may not make',

@@ -231,3 +231,35 @@ test('two files that NEW takes for one are refused with --overwrite too: none re
   expect(readdirSync(`${dirs.new}/one`)).toEqual([])
   for (const directory of ['one', 'two']) expect(readFileSync(`${dirs.old}/${directory}/log`, 'utf8')).toBe(directory)
 })
+
+for (const [what, select] of [
+  ['of the job', []],
+  ['of a tree', ['--with-tree', '.']],
+] as const) {
+  test(`two files ${what} whose names differ in letter case are refused with --overwrite where NEW knows none: none is lost`, async ({
+    cleanup,
+    dirs,
+    spawnTarget,
+    skip,
+  }) => {
+    need({ skip }, 'root', isRoot, 'only root mounts')
+    const image = `${dirs.new}/../exfat`
+    writeFileSync(image, '')
+    truncateSync(image, 16 << 20)
+    const mounted = await execa('mkfs.exfat', [image], { reject: false }).then(({ failed }) =>
+      failed ? undefined : execa('mount', ['-t', 'exfat-fuse', '-o', 'loop', image, dirs.new], { reject: false }),
+    )
+    need({ skip }, 'exfat', mounted?.failed === false, 'exfat-fuse, exfatprogs or /dev/fuse')
+    cleanup.add('mounts', () => execa('umount', [dirs.new]))
+    for (const name of ['log', 'Log', 'file']) writeFileSync(`${dirs.old}/${name}`, name)
+    writeFileSync(`${dirs.new}/log`, 'was there')
+    const held = select.length === 0 ? ['log', 'Log'] : ['file']
+    const target = await spawnTarget('hold', ...held.map((name, at) => `open ro ${dirs.old}/${name} ${10 + at}`))
+    const args = ['--overwrite', '--max-pause', '10s', ...select]
+    expectRefused(await tryMove(target.pid, dirs, args), 'ERR_FDMOVE_EXISTS')
+    expect(readdirSync(dirs.new)).toEqual(['log'])
+    expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('was there')
+    expect(readFileSync(`${dirs.old}/Log`, 'utf8')).toBe('Log')
+    await target.end()
+  })
+}
