@@ -41,6 +41,10 @@ function openSource({ key, kind, leased, reach }: NeededInode): number | undefin
   try {
     return openKnown(`/proc/${reach.tid}/${reach.link}`, key, sourceFlags(kind))
   } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESTALE')) {
+      const message = `process ${reach.tid}: ${reach.link} is a deleted file, and its file system (FUSE?) lets nobody open it again; nothing was moved`
+      throw new FdmoveError('ERR_FDMOVE_HOLD', message, { pid: reach.tid, cause: error })
+    }
     if (!isErrno(error, 'EAGAIN')) throw error
     const message = `process ${reach.tid} leased a file that was about to be copied (${reach.link}); nothing was moved, try again`
     throw new FdmoveError('ERR_FDMOVE_CHANGED', message, { pid: reach.tid, cause: error })
