@@ -31,6 +31,10 @@ export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError 
 /** What to do about EMFILE of fdmove's own. */
 export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
 
+/** libuv has no name for ESTALE. */
+const staleErrno = -116
+
 export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
-  return codes.includes((error as NodeJS.ErrnoException).code ?? '')
+  const { code = '', errno } = error as NodeJS.ErrnoException
+  return codes.includes(errno === staleErrno ? 'ESTALE' : code)
 }
