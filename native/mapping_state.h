@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-/** What /proc tells of a mapping beyond its line in maps: how the kernel was told to treat it, and what it holds by itself. */
+/** How the kernel was told to treat mappings: what smaps tells beyond the line in maps. */
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,30 +54,6 @@ class MappingStates {
 
   pid_t tid_;
   std::vector<Group> groups_;
-};
-
-struct PageRange {
-  RemoteAddress start;
-  size_t size;
-};
-
-/** What of a file mapping is not the file's. */
-struct MappingPages {
-  std::vector<PageRange> changed;  ///< the process's own, swapped out or not: written to once, in a private mapping
-  std::vector<PageRange> guards;   ///< nobody may touch them: MADV_GUARD_INSTALL of madvise(2)
-};
-
-/** /proc/PID/pagemap of one process. Opening it takes longer than reading it for a mapping of a library. */
-class PageMap {
- public:
-  static Result<PageMap> open(pid_t tid);
-  Result<MappingPages> pages(RemoteAddress start, RemoteAddress end) const;
-
- private:
-  PageMap(pid_t tid, UniqueFd fd) : tid_(tid), fd_(std::move(fd)) {}
-
-  pid_t tid_;
-  UniqueFd fd_;
 };
 
 }  // namespace fdmove

@@ -6,6 +6,7 @@
 
 #include "arch/arch.h"
 #include "mapping_state.h"
+#include "page_map.h"
 
 namespace fdmove {
 

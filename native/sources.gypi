@@ -25,6 +25,7 @@
       "native/metadata.cc",
       "native/mount_probe.cc",
       "native/mount_switch.cc",
+      "native/page_map.cc",
       "native/pipe_copy.cc",
       "native/proc_walk.cc",
       "native/ptrace_trial.cc",

@@ -24,6 +24,7 @@
 
 #include "exe_link.h"
 #include "mapping_state.h"
+#include "page_map.h"
 
 namespace fdmove::binding {
 
