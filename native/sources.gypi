@@ -48,6 +48,7 @@
       "native/binding/module.cc",
       "native/binding/copy.cc",
       "native/binding/kernel.cc",
+      "native/binding/mappings.cc",
       "native/binding/paths.cc",
       "native/binding/probes.cc",
       "native/binding/proc.cc",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Session: the ptrace half as JavaScript sees it. One a tracer process; everything in it is synchronous.
 #include "binding/binding.h"
+#include "binding/mappings.h"
 #include "binding/programs.h"
 
 #include <algorithm>
@@ -298,27 +299,6 @@ class Session : public Napi::ObjectWrap<Session> {
     return remappers_.back().get();
   }
 
-  static MappingMove to_mapping_move(const Napi::Object& object) {
-    auto number = [&](const char* key) { return to_u64(object.Get(key)); };
-    auto flag = [&](const char* key) { return object.Get(key).ToBoolean().Value(); };
-    MappingMove move;
-    move.start = number("start");
-    move.end = number("end");
-    move.offset = number("offset");
-    move.read = flag("read");
-    move.write = flag("write");
-    move.execute = flag("execute");
-    move.shared = flag("shared");
-    move.fresh_fd = static_cast<int>(number("freshFd"));
-    move.old_fd = static_cast<int>(number("oldFd"));
-    return move;
-  }
-
-  static std::vector<RemoteAddress> to_addresses(const Napi::Value& value) {
-    auto list = value.As<Napi::BigUint64Array>();
-    return {list.Data(), list.Data() + list.ElementLength()};
-  }
-
   /** approachMappings(tid, starts): native/mapping_state.h; while the job runs. */
   Napi::Value approach_mappings(const Napi::CallbackInfo& info) {
     pid_t tid = static_cast<pid_t>(to_i64(info[0]));
@@ -337,9 +317,7 @@ class Session : public Napi::ObjectWrap<Session> {
     for (uint32_t at = 0; at < tids.ElementLength(); at++) {
       Remapper* on = remapper(tids[at]);
       if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "areTreatedAs", Side::kTracer, tids[at]});
-      all.push_back({on, to_addresses(starts.Get(at)), {}});
-      auto texts = flags.Get(at).As<Napi::Array>();
-      for (uint32_t index = 0; index < texts.Length(); index++) all.back().flags.push_back(texts.Get(index).ToString().Utf8Value());
+      all.push_back({on, to_addresses(starts.Get(at)), to_texts(flags.Get(at))});
     }
     auto same = Remapper::are_treated_as(all);
     if (!same.ok()) return throw_failure(info.Env(), same.failure());
@@ -355,10 +333,7 @@ class Session : public Napi::ObjectWrap<Session> {
       Remapper* on = remapper(tids[at]);
       if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "remap", Side::kTracer, tids[at]});
       on->limit_calls(to_u64(info[2]));
-      requests.push_back({on, {}});
-      Napi::Array list = lists.Get(at).As<Napi::Array>();
-      for (uint32_t index = 0; index < list.Length(); index++)
-        requests.back().moves.push_back(to_mapping_move(list.Get(index).As<Napi::Object>()));
+      requests.push_back({on, to_mapping_moves(lists.Get(at))});
     }
     Status moved = Remapper::move_all(requests, Deadline{to_u64(info[3]) * 1000});
     for (const Remapper::Request& request : requests)
