@@ -60,9 +60,9 @@ export type SwitchTools = {
 const worthAsking = 16
 
 export function prepare(
-  { session, reader, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'reader' | 'staged' | 'mayAsk' | 'hidden'>,
+  { session, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'staged' | 'mayAsk' | 'hidden'>,
   snapshot: JobSnapshot,
-  io: readonly AsynchronousIo[] = findAsynchronousIo(reader.fileSystem, snapshot).io,
+  io: readonly AsynchronousIo[],
   openedByTracer: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
@@ -130,13 +130,22 @@ export function isAsPrepared(
   )
 }
 
+/** The plan for a snapshot, and the requests that go on without the threads. Throws when the job cannot be moved like that. */
+export function planWithIo(
+  { fileSystem }: JobReader,
+  snapshot: JobSnapshot,
+): { readonly plan: JobPlan; readonly io: readonly AsynchronousIo[] } {
+  const plan = planJob(snapshot)
+  const { obstacles, io } = findAsynchronousIo(fileSystem, snapshot)
+  const asynchronous = obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
+  refuseIfAny({ ...plan, refusals: [...plan.refusals, ...asynchronous] })
+  return { plan, io }
+}
+
 /** A plan and programs for what the job holds now that it stands. Throws when it cannot be moved like that. */
 export function planAnew(context: SwitchTools, pids: readonly number[], deadlineUs: number): Prepared {
   const snapshot = context.reader.read(pids, 'standing')
-  const plan = planJob(snapshot)
-  const { obstacles, io } = findAsynchronousIo(context.reader.fileSystem, snapshot)
-  const asynchronous = obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
-  refuseIfAny({ ...plan, refusals: [...plan.refusals, ...asynchronous] })
+  const { plan, io } = planWithIo(context.reader, snapshot)
   context.stageMore(plan, deadlineUs)
   return prepare(context, snapshot, io)
 }

@@ -55,6 +55,7 @@ export function remapAll(remaps: readonly Remap[], { session, programs, opened, 
     }))
     return { remap, moves, fdOf }
   })
+  if (placed.length === 0) return
   const tids = Int32Array.from(placed, ({ remap }) => remap.tid)
   session.remap(
     tids,

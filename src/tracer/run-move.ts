@@ -13,7 +13,6 @@ import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '.
 import { native } from '../native.js'
 import type { ProgressEvent } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
-import { planJob } from '../plan/plan-job.js'
 import { reserveManifest } from '../report/manifest.js'
 import type { MoveResult } from '../report/result.js'
 import { keepProcessorsAwake } from './awake.js'
@@ -23,7 +22,7 @@ import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.
 import { approachMappings } from './mapped-as-before.js'
 import { nothingToMove, report } from './move-report.js'
 import { toFdmoveError } from './native-error.js'
-import { isAsPrepared, prepare, refuseIfAny } from './prepared.js'
+import { isAsPrepared, planWithIo, prepare, refuseIfAny } from './prepared.js'
 import { createRecorder, type Recorder } from './recorder.js'
 import { openSources, stageMore } from './staging.js'
 import { switchOver, type Thread } from './switch-over.js'
@@ -206,7 +205,7 @@ function rehearse(
   request: MoveRequest,
   { reader, pids: before }: Job,
   stage: (plan: JobPlan, deadlineUs: number | null) => void,
-  context: Parameters<typeof prepare>[0],
+  context: Parameters<typeof prepare>[0] & Parameters<typeof isAsPrepared>[0],
 ): Pick<Parameters<typeof switchOver>[0], 'pids' | 'prepared' | 'newcomers'> {
   const { select } = request
   const all = select.kind === 'all'
@@ -225,11 +224,10 @@ function rehearse(
   const pids = closureOf(reader, request, alive)
   collectGarbage()
   const snapshot = reader.read(pids)
-  const plan = planJob(snapshot)
-  refuseIfAny(plan)
+  const { plan, io } = planWithIo(reader, snapshot)
   stage(plan, null)
   collectGarbage()
-  const prepared = prepare(context, snapshot)
+  const prepared = prepare(context, snapshot, io)
   approachMappings(context.session, snapshot)
   native.reserveFds(plan.descriptions.length + plan.inodes.length + spareFds)
 
