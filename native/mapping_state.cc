@@ -14,7 +14,7 @@ namespace {
 /** So much that nobody asks for between two mappings, or in front of the first, is worth an fd that has passed it. */
 constexpr size_t kFar = size_t{64} << 20;
 /** More fds than this are not opened in advance: each takes the kernel a walk over all in front of it. */
-constexpr size_t kMostGroups = 8;
+constexpr size_t kMostGroups = 4;
 
 /** What one read asks for: no text of more than one mapping is made beyond those that it fits, and several at a time. */
 constexpr size_t kSmallRead = 256;
@@ -106,6 +106,7 @@ class Wanted {
 
 struct Range {
   RemoteAddress start, end;
+  bool accessible;  ///< what is not holds no pages: reserved for the heap of a thread, a guard
 };
 
 /** All mappings of a process: maps, which tells of no pages. */
@@ -115,7 +116,10 @@ Result<std::vector<Range>> all_mappings(pid_t tid) {
   std::vector<Range> found;
   for (size_t at = 0, end; (end = text->find('\n', at)) != std::string::npos; at = end + 1) {
     Range range{};
-    if (sscanf(text->c_str() + at, "%lx-%lx", &range.start, &range.end) == 2) found.push_back(range);
+    char permissions[5] = {};
+    if (sscanf(text->c_str() + at, "%lx-%lx %4s", &range.start, &range.end, permissions) != 3) continue;
+    range.accessible = std::string_view(permissions, 3) != "---";
+    found.push_back(range);
   }
   return found;
 }
@@ -182,7 +186,7 @@ Status MappingStates::approach(const std::vector<RemoteAddress>& starts, size_t 
   for (const Range& range : *mappings) {
     between++;
     if (!std::binary_search(wanted.begin(), wanted.end(), range.start)) {
-      passed += range.end - range.start;
+      if (range.accessible) passed += range.end - range.start;
     } else {
       if (gaps.empty() || (passed >= kFar && gaps.size() < kMostGroups)) {
         gaps.push_back({passed >= kFar ? before : std::nullopt, {range.start, range.start, passed >= kFar ? 0 : between - 1, {}}});

@@ -197,10 +197,13 @@ Status Remapper::look(const std::vector<MappingMove>& moves) {
     step.state = (*states)[index];
     if (step.state.flags.empty() || step.state.end != step.move.end)
       return refusal("ERR_FDMOVE_CHANGED", "a mapping has changed since it was looked at; nothing was moved", tracee().tid());
-    auto pages = map->pages(step.move.start, step.move.end);
-    if (!pages.ok()) return pages.failure();
-    step.pages = pages.take();
-    if (step.move.shared) step.pages.changed.clear();  // pages of shared memory, not of the process
+    // Of what is shared only guards matter, and the flag says that there may be some; kernels before it have them in private ones mostly.
+    if (!step.move.shared || step.state.has("gu")) {
+      auto pages = map->pages(step.move.start, step.move.end);
+      if (!pages.ok()) return pages.failure();
+      step.pages = pages.take();
+      if (step.move.shared) step.pages.changed.clear();
+    }
     steps_.push_back(std::move(step));
   }
   return Done{};

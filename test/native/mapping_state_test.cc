@@ -20,7 +20,7 @@ struct Row {
   Row() {
     int file = memfd_create("row", MFD_CLOEXEC);
     CHECK(file >= 0 && ftruncate(file, kSize) == 0);
-    base = static_cast<char*>(mmap(nullptr, 4 * kSize + kBetween, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    base = static_cast<char*>(mmap(nullptr, 4 * kSize + kBetween, PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     CHECK(base != MAP_FAILED);
     for (char* at : {base, base + 2 * kSize, last()})
       CHECK(mmap(at, kSize, PROT_READ, MAP_SHARED | MAP_FIXED, file, 0) == at);
