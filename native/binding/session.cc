@@ -299,13 +299,12 @@ class Session : public Napi::ObjectWrap<Session> {
     return remappers_.back().get();
   }
 
-  /** approachMappings(tid, starts): native/mapping_state.h; while the job runs. */
+  /** approachMappings(tid, starts): native/mapping_state.h; while the job runs. What cannot be approached is read from the beginning. */
   Napi::Value approach_mappings(const Napi::CallbackInfo& info) {
     pid_t tid = static_cast<pid_t>(to_i64(info[0]));
     MappingStates states(tid);
-    Status approached = states.approach(to_addresses(info[1]), kReadsInAPause);
-    if (approached.ok()) approached_.insert_or_assign(tid, std::move(states));
-    return finished(info.Env(), approached);
+    if (states.approach(to_addresses(info[1]), kReadsInAPause).ok()) approached_.insert_or_assign(tid, std::move(states));
+    return info.Env().Undefined();
   }
 
   /** areTreatedAs(tids, starts of each, VmFlags of each) -> whether these mappings are there and treated like that. */

@@ -20,13 +20,17 @@ export function areMappedAsBefore(session: Session, { processes }: JobSnapshot):
   const mapping = processes.filter(({ pid, memory, mappings }) => memory === pid && mappings.length > 0)
   if (mapping.length === 0) return true
   const inodes = new Map(mapping.flatMap(({ mappings }) => mappings.map((held) => [held.inode.key, held] as const)))
-  return (
-    session.areTreatedAs(
-      Int32Array.from(mapping, ({ tid }) => tid),
-      mapping.map(({ mappings }) => startsOf(mappings)),
-      mapping.map(({ mappings }) => mappings.map(({ flags }) => [...flags].join(' '))),
-    ) && [...inodes.values()].every(isInodeAsBefore)
-  )
+  try {
+    return (
+      session.areTreatedAs(
+        Int32Array.from(mapping, ({ tid }) => tid),
+        mapping.map(({ mappings }) => startsOf(mappings)),
+        mapping.map(({ mappings }) => mappings.map(({ flags }) => [...flags].join(' '))),
+      ) && [...inodes.values()].every(isInodeAsBefore)
+    )
+  } catch (error) {
+    return gone(error) ?? false // one was killed just now: it is planned anew, without it
+  }
 }
 
 function isInodeAsBefore({ inode, path }: HeldMapping): boolean {
