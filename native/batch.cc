@@ -6,6 +6,7 @@
 #include <cstring>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,7 +45,8 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, look_at) == FDMOVE_CONTROL_LOOK_AT &&
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
               offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
-              offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS);
+              offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
+              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
               offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
               offsetof(BatchLook, owned) == FDMOVE_LOOK_OWNED && offsetof(BatchLook, signal) == FDMOVE_LOOK_SIGNAL &&
@@ -76,6 +78,8 @@ constexpr uint64_t kUndoUs = 30'000'000;
 
 /** How long a thread that has taken us for dead may take to its end. */
 constexpr uint64_t kEndUs = 2'000'000;
+
+constexpr int kHurriedNice = -20;
 
 /** After this time the processor is left to others between two looks. */
 constexpr uint64_t kEagerNs = 20'000;
@@ -192,15 +196,21 @@ Status Batch::write_control(size_t offset, uint64_t value) {
 Status Batch::place_window(size_t first) {
   auto table = encode_window(*program_, first, window_, base_, *data_);
   if (!table.ok()) return table.failure();
-  return place_window(first, *table);
+  FDMOVE_TRY(place_control(first, *table));
+  return place_table(*table);
 }
 
-/** Puts the operations from `first` on into the table; the control block says that none of them has run. */
-Status Batch::place_window(size_t first, const BatchTable& table) {
+Status Batch::place_table(const BatchTable& table) {
+  placed_ = true;
+  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table.operations.data(), count_ * sizeof(BatchOperation)));
+  return write_remote(maker_->tid(), operation_at(first_ + count_), table.undo.data(), table.undo.size() * sizeof(BatchCall));
+}
+
+/** The control block says that the table holds the operations from `first` on, and that none of them has run. */
+Status Batch::place_control(size_t first, const BatchTable& table) {
   first_ = first;
   count_ = table.operations.size();
-  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table.operations.data(), count_ * sizeof(BatchOperation)));
-  FDMOVE_TRY(write_remote(maker_->tid(), operation_at(first_ + count_), table.undo.data(), table.undo.size() * sizeof(BatchCall)));
+  placed_ = false;
   BatchControl control;
   control.at = control.first = control.end = operation_at(first_);
   control.last = operation_at(first_ + count_);
@@ -214,7 +224,7 @@ Status Batch::place_window(size_t first, const BatchTable& table) {
 }
 
 Status Batch::start(const Deadline& deadline) {
-  FDMOVE_TRY(place_window(0, *table_));
+  FDMOVE_TRY(place_control(0, *table_));
   FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
   FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
@@ -229,6 +239,7 @@ Status Batch::start(const Deadline& deadline) {
   if (is_error(*made)) return Failure{static_cast<int>(-*made), "clone", Side::kTracee, maker_->tid()};
   if (birth.tid == 0) return Failure{ECHILD, "clone", Side::kTracer, maker_->tid()};
   tid_ = birth.tid;
+  hurry();
   Status ready = wait_for_event_stop(tid_, deadline);
   stuck_ = !ready.ok() && ready.failure().error == ETIMEDOUT;
   if (stuck_) return ready;
@@ -259,6 +270,7 @@ Status Batch::go(Entry entry) {
 }
 
 Status Batch::run_window() {
+  if (!placed_) FDMOVE_TRY(place_table(*table_));
   if (done_ == first_ + count_ && done_ < end_) FDMOVE_TRY(place_window(done_));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_))));
   return go(Entry::kRun);
@@ -281,6 +293,14 @@ void Batch::keep_off_this_processor() const {
   if (CPU_COUNT(&allowed) > 0) (void)sched_setaffinity(tid_, sizeof allowed, &allowed);
 }
 
+/** Our thread has inherited what the job gives its own, nice 19 perhaps. On a busy machine all of the job would wait for it. */
+void Batch::hurry() const {
+  int policy = sched_getscheduler(tid_);
+  sched_param none{};
+  if (policy == SCHED_IDLE || policy == SCHED_BATCH) (void)sched_setscheduler(tid_, SCHED_OTHER, &none);
+  (void)setpriority(PRIO_PROCESS, static_cast<id_t>(tid_), kHurriedNice);
+}
+
 Status Batch::begin(size_t end) {
   if (tid_ == 0 || stuck_) return lost();
   keep_off_this_processor();
@@ -296,8 +316,23 @@ Status Batch::begin_look(bool signals) {
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(done_)));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOKED, 0));
   note_running(true);
   return go(Entry::kLook);
+}
+
+Status Batch::follow_look(size_t end) {
+  end_ = std::min(end, program_->operations.size());
+  // While it looks. Whether it finds the new end or stops before: complete() sees to it.
+  if (!placed_) FDMOVE_TRY(place_table(*table_));
+  return write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_)));
+}
+
+Status Batch::await_look(const Deadline& deadline) {
+  if (!running_) return Done{};  // somebody has waited for all of it
+  Status looked = wait_until(FDMOVE_CONTROL_LOOKED, 1, deadline);
+  // Only complete() can cut it off.
+  return looked.ok() || looked.failure().error != ETIMEDOUT ? looked : complete(deadline);
 }
 
 Status Batch::complete(const Deadline& deadline) {
@@ -318,12 +353,12 @@ Status Batch::complete(const Deadline& deadline) {
   }
 }
 
-/** Looks into the job's memory until the thread says that it is through. Errors: ETIMEDOUT, ESRCH, EFAULT. */
-Status Batch::wait_until_waiting(const Deadline& deadline) {
+/** Looks into the job's memory until the thread says so in its control block. Errors: ETIMEDOUT, ESRCH, EFAULT. */
+Status Batch::wait_until(size_t offset, uint64_t value, const Deadline& deadline) {
   uint64_t eager_until = monotonic_ns() + kEagerNs;
   for (unsigned looks = 1;; looks++) {
-    uint64_t state = FDMOVE_STATE_RUNNING;
-    if (read_remote(maker_->tid(), control_at(), &state, sizeof state).ok() && state == FDMOVE_STATE_WAITING) return Done{};
+    uint64_t found = ~value;
+    if (read_remote(maker_->tid(), control_at() + offset, &found, sizeof found).ok() && found == value) return Done{};
     if (looks % 16 == 0) {
       auto stop = poll_stop(tid_);
       if (!stop.ok()) return lost();
@@ -415,12 +450,28 @@ Result<std::vector<BatchLook>> Batch::looks() const {
 }
 
 Status Batch::skip(long result) {
+  if (!placed_) FDMOVE_TRY(place_table(*table_));
   if (done_ == first_ + count_) FDMOVE_TRY(place_window(done_));
   RemoteAddress place = results_at() + done_ * sizeof(uint64_t);
   FDMOVE_TRY(write_remote(maker_->tid(), place, &result, sizeof result));
   done_++;
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
   return write_control(FDMOVE_CONTROL_RESULT, place + sizeof(uint64_t));
+}
+
+Status Batch::close_in_ranges(size_t count, const std::vector<Range>& ranges) {
+  // In this order: a thread that is left alone between the two closes too little, and never what the job has opened since.
+  done_ += count - ranges.size();
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, results_at() + done_ * sizeof(uint64_t)));
+  std::vector<BatchOperation> operations;
+  for (const auto& [first, last] : ranges) {
+    BatchOperation& closing = operations.emplace_back();
+    closing.call.nr = SYS_close_range;
+    closing.call.args[0] = first;
+    closing.call.args[1] = last;
+  }
+  return write_remote(maker_->tid(), operation_at(done_), operations.data(), operations.size() * sizeof(BatchOperation));
 }
 
 Status Batch::commit() {

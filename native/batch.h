@@ -2,6 +2,7 @@
 /** A syscall program run inside the job in one go, on a thread of our own there. */
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -46,6 +47,7 @@ struct BatchControl {
   RemoteAddress look_end = 0;
   RemoteAddress look_out = 0;
   uint64_t look_signals = 0;
+  uint64_t looked = 0;
 };
 
 /** What the job's own kernel calls tell of one of its fds; results below 0 are -errno. */
@@ -53,11 +55,11 @@ struct BatchLook {
   struct statx status{};
   f_owner_ex owner{};
   int64_t asked = 0;  ///< whether `status` was told
-  int64_t owned = 0;  ///< whether `owner` was told
-  int64_t signal = 0;
+  int64_t owned = 0;  ///< whether `owner` was told, by a look at signals
+  int64_t signal = 0;  ///< the same
   int64_t flags = 0;
   int64_t cloexec = 0;
-  int64_t offset = 0;
+  int64_t offset = 0;  ///< by any other look
 };
 
 /** Where what a batch refers to lies in the job. */
@@ -117,8 +119,12 @@ class Batch {
 
   /** Lets the thread run from where it stands up to operation `end`, and returns at once. */
   Status begin(size_t end);
-  /** Lets it look at the fds that the program names, between two parts; with `signals`, also at who is signalled about them. */
+  /** Lets it look at the fds that the program names, between two parts: at who is signalled about them, or at the offset. */
   Status begin_look(bool signals);
+  /** Lets it go on from the look that was begun, without a stop, up to operation `end`. */
+  Status follow_look(size_t end);
+  /** Waits until it has looked, and no longer. Errors: those of complete(), but for a thread that goes on. */
+  Status await_look(const Deadline& deadline);
 
   /**
    * Waits until the part that was begun is through. Errors: ETIMEDOUT when it was cut off at the deadline, also where the
@@ -128,6 +134,13 @@ class Batch {
 
   /** Leaves the next operation out, which then has this result. */
   Status skip(long result);
+
+  /** Fds from the first to the last one. */
+  using Range = std::pair<uint64_t, uint64_t>;
+  /** The next `count` operations, all in the table, close these fds, each by itself: the last ones will do it, one a range. */
+  Status close_in_ranges(size_t count, const std::vector<Range>& ranges);
+  /** Whether so many operations that come next are in the table. */
+  [[nodiscard]] bool in_table(size_t count) const { return done_ + count <= first_ + count_; }
 
   /** Operations done so far, the one that failed included. */
   [[nodiscard]] size_t done() const { return done_; }
@@ -155,7 +168,8 @@ class Batch {
   [[nodiscard]] RemoteAddress control_at() const;
   [[nodiscard]] RemoteAddress results_at() const;
   [[nodiscard]] RemoteAddress looks_at() const;
-  Status place_window(size_t first, const BatchTable& table);
+  Status place_control(size_t first, const BatchTable& table);
+  Status place_table(const BatchTable& table);
   [[nodiscard]] RemoteAddress looked_at() const { return looks_at() + program_->looks.size() * sizeof(BatchLook); }
   [[nodiscard]] RemoteAddress table_at() const;
   [[nodiscard]] RemoteAddress operation_at(size_t index) const { return table_at() + (index - first_) * sizeof(BatchOperation); }
@@ -169,7 +183,11 @@ class Batch {
   Status end_part(const Deadline& deadline);
   void note_running(bool running);
   void keep_off_this_processor() const;
-  Status wait_until_waiting(const Deadline& deadline);
+  void hurry() const;
+  Status wait_until(size_t offset, uint64_t value, const Deadline& deadline);
+  Status wait_until_waiting(const Deadline& deadline) {
+    return wait_until(FDMOVE_CONTROL_STATE, FDMOVE_STATE_WAITING, deadline);
+  }
   Status park();
   Status await_end(const Deadline& deadline);
   [[nodiscard]] bool undone_alone() const;
@@ -188,6 +206,7 @@ class Batch {
   size_t done_ = 0;
   size_t end_ = 0;
   pid_t tid_ = 0;  ///< of our thread; 0: there is none
+  bool placed_ = false;   ///< the operations are in the table
   bool running_ = false;  ///< a part was begun, and nobody has waited for its end
   bool failed_ = false;
   bool born_ = false;  ///< it has left its first stop

@@ -83,6 +83,7 @@ uint64_t fingerprint(const std::vector<WalkedProcess>& processes) {
     hash.add(process.maps);
     for (const WalkedTask& task : process.tasks) {
       hash.number(task.tid);
+      if (task.refuted) hash.number(task.refuted);
       hash.place(task.cwd);
       hash.place(task.root);
       for (const OpenFd& open : task.fds) {

@@ -170,7 +170,7 @@ bool look_at(int directory, const char* name, const WalkFilter& filter, Place& p
 }
 
 /** How many fds a table has by another look than the listing. */
-size_t count_fds(int links) {
+size_t count_links(int links) {
   struct stat status;
   if (fstat(links, &status) == 0 && status.st_size > 0) return static_cast<size_t>(status.st_size);  // since Linux 6.2
   size_t count = 0;
@@ -179,7 +179,7 @@ size_t count_fds(int links) {
 }
 
 /** The table of a thread that dies ends early, and the listing with it, before there is none. */
-bool is_whole(int links, size_t listed) { return listed > 0 && count_fds(links) == listed; }
+bool is_whole(int links, size_t listed) { return listed > 0 && count_links(links) == listed; }
 
 bool is_gone(int error) { return error == ENOENT || error == ESRCH; }
 
@@ -234,16 +234,17 @@ int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
   UniqueFd links(open_directory(task, "fd"));
   if (!links.valid()) return errno;
   const VouchedFds* vouched = vouched_of(walked.tid, filter);
-  std::vector<int> numbers;
+  std::vector<int>& numbers = walked.numbers;
   int listed = 0;
   std::atomic<bool> gave_way{false};
   if (vouched != nullptr) {
-    numbers = vouched->listed;
+    // As many as there were, and each of them is there: then there is no other.
+    numbers = vouched->numbers;
+    walked.refuted = numbers.size() != vouched->open;
   } else {
     listed = for_each_number(links.get(), [&](int number, const char*) { numbers.push_back(number); });
     gave_way = !is_whole(links.get(), numbers.size());
   }
-  walked.open = static_cast<uint32_t>(numbers.size());
   std::vector<std::vector<OpenFd>> found(parts_of(numbers.size(), kFdsWorthAThread));
   in_parts(numbers.size(), kFdsWorthAThread, [&](size_t part, size_t begin, size_t end) {
     std::vector<OpenFd>& mine = found[part];
@@ -270,6 +271,7 @@ int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
   });
   for (auto& some : found) std::move(some.begin(), some.end(), std::back_inserter(walked.fds));
   if (gave_way) walked.gave_way = true;
+  if (gave_way && vouched != nullptr) walked.refuted = true;
   return listed;
 }
 
@@ -488,6 +490,14 @@ Result<std::vector<int>> list_fds(pid_t tid) {
   return numbers;
 }
 
+Result<size_t> count_fds(pid_t tid) {
+  char path[32];
+  snprintf(path, sizeof path, "/proc/%d/fd", tid);
+  UniqueFd links(open_directory(AT_FDCWD, path));
+  if (!links.valid()) return kernel_failure("open", tid);
+  return count_links(links.get());
+}
+
 Result<WalkedTask> walk_task(pid_t pid, pid_t tid) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/task/%d", pid, tid);
@@ -495,7 +505,7 @@ Result<WalkedTask> walk_task(pid_t pid, pid_t tid) {
   if (!task_fd.valid()) return kernel_failure("openat", tid, path);
   WalkFilter everything;
   everything.everything = true;
-  WalkedTask task{.tid = tid, .files = true, .places = true, .cwd = {}, .root = {}, .fds = {}};
+  WalkedTask task{.tid = tid, .files = true, .places = true, .cwd = {}, .root = {}, .fds = {}, .numbers = {}};
   read_places(task_fd.get(), everything, task);
   if (int error = read_fds(task_fd.get(), everything, task)) {
     errno = error;

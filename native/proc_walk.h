@@ -50,8 +50,9 @@ struct WalkedTask {
   Place cwd;
   Place root;
   std::vector<OpenFd> fds;
-  uint32_t open = 0;  ///< all fds of the table, also those that were not kept
-  bool gave_way = false;  ///< something went while it was looked at, or the table is empty
+  std::vector<int> numbers;  ///< all fds of the table, also those that were not kept
+  bool gave_way = false;     ///< something went while it was looked at, or the table is empty
+  bool refuted = false;      ///< the table is not the one that somebody vouched for
 };
 
 struct WalkedProcess {
@@ -75,6 +76,9 @@ Result<WalkedTask> walk_task(pid_t pid, pid_t tid);
 
 /** All fds of the table of one thread that stands still. Errors: ENOENT or ESRCH (gone), EACCES, EAGAIN (it was dying). */
 Result<std::vector<int>> list_fds(pid_t tid);
+
+/** How many that are. From Linux 6.2 on the kernel tells, which takes no time; else they are listed. Errors: ENOENT or ESRCH (gone), EACCES. */
+Result<size_t> count_fds(pid_t tid);
 
 /** The namespaces of a process, as inode numbers; 0 where it may not be known. */
 struct ProcessNamespaces {

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #include <utility>
 
 namespace fdmove {
@@ -20,6 +21,9 @@ constexpr size_t kScratchUnit = 64 * 1024;
 /** Where programs expect their scratch mapping: far from where anything is mapped of itself, and aligned as a huge page is. */
 constexpr RemoteAddress kExpectedBase = uint64_t{1} << 45;
 constexpr RemoteAddress kExpectedSize = uint64_t{1} << 26;
+
+/** So many fds a call that closes a range of them has to replace. */
+constexpr size_t kWorthRanges = 16;
 
 constexpr size_t aligned(size_t size, size_t to) { return (size + to - 1) / to * to; }
 
@@ -79,6 +83,7 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     runner.results_.clear();
     runner.looks_.clear();
     runner.looking_ = false;
+    runner.followed_ = false;
     runner.begun_ = 0;
     runner.scratch_.push_back(std::make_unique<Scratch>());
     Scratch& scratch = *runner.scratch_.back();
@@ -201,19 +206,53 @@ Status ProgramRunner::begin(size_t end, const Deadline&) {
   end_ = std::min(end, program_->operations.size());
   if (batch() == nullptr || end_ <= results_.size()) return Done{};
   begun_ = results_.size() + faults_->pass(end_ - results_.size());
-  return begun_ > results_.size() ? batch()->begin(begun_) : Status{Done{}};
+  if (begun_ == results_.size()) return Done{};
+  FDMOVE_TRY(close_in_ranges());
+  return batch()->begin(begun_);
+}
+
+/** Where the part that begins closes many fds in a row, their numbers mostly are: then some calls do. */
+Status ProgramRunner::close_in_ranges() {
+  static const bool known = syscall(SYS_close_range, ~0U, ~0U, 0) == 0;  // Linux 5.9; no such fds
+  std::vector<uint64_t> fds;
+  for (size_t at = results_.size(); known && at < begun_; at++) {
+    const Operation& operation = program_->operations[at];
+    if (operation.call.nr != SYS_close || operation.expect != Operation::Expect::kAny) break;
+    auto fd = resolve(operation.call.args[0]);
+    if (!fd.ok()) return fd.failure();
+    if (*fd > INT32_MAX) return Done{};  // none
+    fds.push_back(*fd);
+  }
+  size_t count = fds.size();
+  std::sort(fds.begin(), fds.end());
+  std::vector<Batch::Range> ranges;
+  for (uint64_t fd : fds) {
+    if (!ranges.empty() && fd == ranges.back().second + 1) ranges.back().second = fd;
+    else ranges.emplace_back(fd, fd);
+  }
+  if (count < kWorthRanges || ranges.size() > count / kWorthRanges || !batch()->in_table(count)) return Done{};
+  return batch()->close_in_ranges(count, ranges);
 }
 
 Status ProgramRunner::begin_look(bool signals) {
   if (faults_->hit()) return Failure{EIO, "statx", Side::kTracee, tracee_->tid(), nullptr, "failed on purpose"};
   looks_.clear();
   looking_ = true;
+  followed_ = false;
   return batch()->begin_look(signals);
+}
+
+Status ProgramRunner::begin_after_look(size_t end) {
+  size_t from = results_.size();
+  end_ = std::min(end, program_->operations.size());
+  begun_ = end_ > from ? from + faults_->pass(end_ - from) : from;
+  followed_ = begun_ > from;
+  return followed_ ? batch()->follow_look(begun_) : Status{Done{}};
 }
 
 Status ProgramRunner::end_look(const Deadline& deadline) {
   if (!std::exchange(looking_, false)) return Done{};
-  FDMOVE_TRY(batch()->complete(deadline));
+  FDMOVE_TRY(followed_ ? batch()->await_look(deadline) : batch()->complete(deadline));
   auto looks = batch()->looks();
   if (!looks.ok()) return looks.failure();
   looks_ = std::move(*looks);

@@ -103,9 +103,11 @@ class ProgramRunner {
 
   /** Whether the program runs as a batch and names fds to look at. */
   [[nodiscard]] bool can_look() const { return batch() != nullptr && !program_->looks.empty(); }
-  /** Begins to look at them, between two parts, which changes nothing; with `signals`, also at who is signalled about them. */
+  /** Begins to look at them, between two parts, which changes nothing: at who is signalled about them, or at their offsets. */
   Status begin_look(bool signals);
-  /** Waits for a look that was begun, and keeps what it found. */
+  /** Begins what is to be run right after the look that was begun, up to `end`. */
+  Status begin_after_look(size_t end);
+  /** Waits for a look that was begun, and keeps what it found. What was begun after it may go on. */
   Status end_look(const Deadline& deadline);
   /** What the last look found, in the order of Program::looks; empty where there was none. */
   [[nodiscard]] const std::vector<BatchLook>& looks() const { return looks_; }
@@ -149,6 +151,7 @@ class ProgramRunner {
   Result<Tracee::Call> next_step(Outcome& outcome);
   Status end_step(long result, Outcome& outcome);
   Result<Outcome> complete_batch(const Deadline& deadline);
+  Status close_in_ranges();
   Result<uint64_t> resolve(const Argument& argument) const;
   Result<arch::SyscallArgs> resolve(const Call& call) const;
 
@@ -163,6 +166,7 @@ class ProgramRunner {
   size_t begun_ = 0;  ///< as much of it as the batch was sent to do; a call that is made to fail ends it early
   bool faulty_ = false;  ///< the next call is to be taken for one that failed
   bool looking_ = false;  ///< a look was begun
+  bool followed_ = false;  ///< and what comes after it
   std::vector<BatchLook> looks_;
   std::string note_;
 };

@@ -21,7 +21,8 @@ struct OpenFd;
 struct VouchedFds {
   pid_t tid = 0;
   std::vector<const OpenFd*> fds;
-  std::vector<int> listed;  ///< all fds of the table, from before anything of ours was open in it
+  std::vector<int> numbers;  ///< all fds that the table had when these were seen
+  size_t open = 0;           ///< how many it has now, or had before anything of ours was open in it
 };
 
 /** What to keep. Too much is no harm: the caller looks at it again; too little is. */

@@ -30,13 +30,13 @@ export type Session = {
   runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly PartOutcome[]
   /**
    * Has programs that have just been loaded look at the fds that they name (Program.looks), as far as they are batches, and
-   * sends them off to their ends, while the caller does other things. Yields all fds of the tables of these. Where there is
+   * sends them off to their ends, while the caller does other things. Yields how many fds the tables of these have. Where there is
    * none, or there are too many, nothing was begun.
    */
-  runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly (Int32Array | undefined)[]
+  runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly (number | undefined)[]
   /** Waits for what runAhead() began, and runs the others. */
   catchUp(tids: Int32Array, deadlineUs: number): readonly PartOutcome[]
-  /** Has a thread look at the fds that its program names, but for signals. False where that is no batch, and cannot. */
+  /** Has a thread look at the fds that its program names, and at their offsets. False where that is no batch, and cannot. */
   beginLook(tid: number): boolean
   /**
    * The index of the first of these numbers that the look does not bear out, -1 when there is none. For each fd, in the order
@@ -380,8 +380,8 @@ export type NativeScan = {
   loopBacking(devicePath: string, milliseconds: number): { device: bigint; inode: bigint }
 }
 
-/** Fds of the table of a thread that somebody else vouches for, and all that were listed of it. */
-export type Vouched = { readonly tid: number; readonly fds: Int32Array; readonly listed: Int32Array }
+/** Fds of the table of a thread that somebody else vouches for, and how many it had before anything of ours was open in it. */
+export type Vouched = { readonly tid: number; readonly fds: Int32Array; readonly open: number }
 
 declare const walked: unique symbol
 /** What a walk saw, for the addon. */

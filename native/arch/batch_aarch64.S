@@ -50,7 +50,7 @@ fdmove_batch_\name:
 .Llook:
     ldr     x9, [x19, #FDMOVE_CONTROL_LOOK_END]
     cmp     x20, x9
-    b.hs    fdmove_batch_run
+    b.hs    .Llooked
     ldrsw   x0, [x20]
     adr     x1, .Lempty
     mov     x2, #FDMOVE_LOOK_HOW
@@ -59,19 +59,25 @@ fdmove_batch_\name:
     mov     x8, #__NR_statx
     svc     #0
     str     x0, [x21, #FDMOVE_LOOK_ASKED]
+    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
+    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
     ldr     x9, [x19, #FDMOVE_CONTROL_LOOK_SIGNALS]
-    cbz     x9, .Lsignals
+    cbz     x9, .Loffset
     add     x2, x21, #FDMOVE_LOOK_OWNER
     ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
     ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
-.Lsignals:
-    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
-    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
+    b       .Lasked
+.Loffset:
     mov     x2, #FDMOVE_SEEK_CUR
     ask     __NR_lseek, 0, FDMOVE_LOOK_OFFSET
+.Lasked:
     add     x20, x20, #4
     add     x21, x21, #FDMOVE_LOOK_SIZE
     b       .Llook
+.Llooked:
+    mov     x9, #1
+    str     x9, [x19, #FDMOVE_CONTROL_LOOKED]
+    b       fdmove_batch_run
 .Lempty:
     .word   0
 
@@ -80,6 +86,7 @@ fdmove_batch_\name:
     ldr     x21, [x19, #FDMOVE_CONTROL_RESULT]
 .Lnext:
     ldr     x9, [x19, #FDMOVE_CONTROL_END]
+    dmb     ishld   /* the operations may have come with the end, just now */
     cmp     x20, x9
     b.hs    .Lthrough
     add     x22, x20, #FDMOVE_OPERATION_CALL

@@ -45,8 +45,9 @@
 #define FDMOVE_CONTROL_LOOK_AT 96   /* the fds to look at first, 32 bits each */
 #define FDMOVE_CONTROL_LOOK_END 104 /* their end */
 #define FDMOVE_CONTROL_LOOK_OUT 112 /* a BatchLook for each */
-#define FDMOVE_CONTROL_LOOK_SIGNALS 120 /* also at who is signalled */
-#define FDMOVE_CONTROL_SIZE 128
+#define FDMOVE_CONTROL_LOOK_SIGNALS 120 /* at who is signalled, in place of the offset */
+#define FDMOVE_CONTROL_LOOKED 128       /* the look is over */
+#define FDMOVE_CONTROL_SIZE 136
 
 /* BatchLook: what statx(2) and fcntl(2) tell of an fd, and where lseek(2) finds it */
 #define FDMOVE_LOOK_STATX 0     /* 256 bytes */

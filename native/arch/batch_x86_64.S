@@ -52,7 +52,7 @@ fdmove_batch_\name:
     mov     r14, [rbx + FDMOVE_CONTROL_LOOK_OUT]
 .Llook:
     cmp     r12, [rbx + FDMOVE_CONTROL_LOOK_END]
-    jae     fdmove_batch_run
+    jae     .Llooked
     movsxd  rdi, dword ptr [r12]
     lea     rsi, [rip + .Lempty]
     mov     edx, FDMOVE_LOOK_HOW
@@ -61,19 +61,24 @@ fdmove_batch_\name:
     mov     eax, __NR_statx
     syscall
     mov     [r14 + FDMOVE_LOOK_ASKED], rax
+    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
+    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
     cmp     qword ptr [rbx + FDMOVE_CONTROL_LOOK_SIGNALS], 0
-    je      .Lsignals
+    je      .Loffset
     lea     rdx, [r14 + FDMOVE_LOOK_OWNER]
     ask     __NR_fcntl, FDMOVE_F_GETOWN_EX, FDMOVE_LOOK_OWNED
     ask     __NR_fcntl, FDMOVE_F_GETSIG, FDMOVE_LOOK_SIGNAL
-.Lsignals:
-    ask     __NR_fcntl, FDMOVE_F_GETFL, FDMOVE_LOOK_FLAGS
-    ask     __NR_fcntl, FDMOVE_F_GETFD, FDMOVE_LOOK_CLOEXEC
+    jmp     .Lasked
+.Loffset:
     mov     edx, FDMOVE_SEEK_CUR
     ask     __NR_lseek, 0, FDMOVE_LOOK_OFFSET
+.Lasked:
     add     r12, 4
     add     r14, FDMOVE_LOOK_SIZE
     jmp     .Llook
+.Llooked:
+    mov     qword ptr [rbx + FDMOVE_CONTROL_LOOKED], 1
+    jmp     fdmove_batch_run
 .Lempty:
     .byte   0
 

@@ -87,7 +87,7 @@ Napi::Object to_object(Napi::Env env, const WalkedTask& task, const Place* exe) 
   object.Set("tid", Napi::Number::New(env, task.tid));
   object.Set("files", Napi::Boolean::New(env, task.files));
   object.Set("places", Napi::Boolean::New(env, task.places));
-  object.Set("open", Napi::Number::New(env, task.open));
+  object.Set("open", Napi::Number::New(env, static_cast<double>(task.numbers.size())));
   object.Set("records", to_buffer(env, pack_task(task, exe)));
   return object;
 }
@@ -210,22 +210,25 @@ std::vector<int> to_ints(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-/** Those of `wanted` that an earlier walk kept of a thread's table. */
-VouchedFds vouched_fds(const Walked& walked, pid_t tid, std::vector<int> wanted, std::vector<int> listed) {
-  VouchedFds vouched{.tid = tid, .fds = {}, .listed = std::move(listed)};
+/** Those of `wanted` that an earlier walk kept of a thread's table, which has `open` fds now. */
+VouchedFds vouched_fds(const Walked& walked, pid_t tid, std::vector<int> wanted, size_t open_now) {
+  VouchedFds vouched{.tid = tid, .fds = {}, .numbers = {}, .open = open_now};
   std::sort(wanted.begin(), wanted.end());
-  for (const WalkedProcess& process : walked)
-    for (const WalkedTask& task : process.tasks)
-      if (task.tid == tid)
-        for (const OpenFd& open : task.fds)
-          if (std::binary_search(wanted.begin(), wanted.end(), open.fd)) vouched.fds.push_back(&open);
+  for (const WalkedProcess& process : walked) {
+    for (const WalkedTask& task : process.tasks) {
+      if (task.tid != tid) continue;
+      vouched.numbers = task.numbers;
+      for (const OpenFd& open : task.fds)
+        if (std::binary_search(wanted.begin(), wanted.end(), open.fd)) vouched.fds.push_back(&open);
+    }
+  }
   std::sort(vouched.fds.begin(), vouched.fds.end(), [](const OpenFd* one, const OpenFd* other) { return one->fd < other->fd; });
   return vouched;
 }
 
 /**
  * fingerprint(pids, filter, walk, vouched) -> the fingerprint that walkNow() would tell. Synchronous, for processes that stand
- * still. What `walk` saw of vouched fds, { tid, fds, listed }, is taken for true where their names are what they were.
+ * still. What `walk` saw of vouched fds, { tid, fds, open }, is taken for true where their names are what they were.
  */
 Napi::Value fingerprint_of(const Napi::CallbackInfo& info) {
   WalkFilter filter = to_filter(info[1].As<Napi::Object>());
@@ -236,7 +239,7 @@ Napi::Value fingerprint_of(const Napi::CallbackInfo& info) {
     for (uint32_t at = 0; at < tables.Length(); at++) {
       auto table = tables.Get(at).As<Napi::Object>();
       pid_t tid = static_cast<pid_t>(to_i64(table.Get("tid")));
-      filter.vouched.push_back(vouched_fds(walked, tid, to_ints(table.Get("fds")), to_ints(table.Get("listed"))));
+      filter.vouched.push_back(vouched_fds(walked, tid, to_ints(table.Get("fds")), to_u64(table.Get("open"))));
     }
     filter.locked = std::move(*locked);
   }

@@ -188,39 +188,37 @@ class Session : public Napi::ObjectWrap<Session> {
   }
 
   /**
-   * runAhead(tids, ends, deadlineUs) -> for each program all fds of its table, as an Int32Array, if it has looked at those that
-   * it names and runs up to its end now, while the caller does other things. Only batches do, and only as many as their
-   * patience allows; if there are none, or more, nothing was begun.
+   * runAhead(tids, ends, deadlineUs) -> for each program how many fds its table has, if it looks at those that it names and runs
+   * up to its end now, while the caller does other things. Only batches do, and only as many as their patience allows; if there
+   * are none, or more, nothing was begun.
    */
   Napi::Value run_ahead(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto tids = info[0].As<Napi::Int32Array>();
     auto ends = info[1].As<Napi::Int32Array>();
-    Napi::Array listed = Napi::Array::New(env, tids.ElementLength());
+    Napi::Array counts = Napi::Array::New(env, tids.ElementLength());
     std::vector<ProgramRunner*> all, lookers;
     for (size_t at = 0; at < tids.ElementLength(); at++) {
       all.push_back(runner(tids[at]));
       if (all[at] == nullptr) return throw_failure(env, Failure{ESRCH, "runAhead", Side::kTracer, tids[at]});
       if (all[at]->can_look()) lookers.push_back(all[at]);
     }
-    if (lookers.empty() || lookers.size() > kAtATime) return listed;
+    if (lookers.empty() || lookers.size() > kAtATime) return counts;
     for (ProgramRunner* on : lookers)
       if (Status begun = on->begin_look(true); !begun.ok()) return throw_failure(env, begun.failure());
-    // They are listed while the job looks, and before it opens any.
+    // They are counted while the job looks, and before it opens any.
     for (uint32_t at = 0; at < all.size(); at++) {
       if (!all[at]->can_look()) continue;
-      auto fds = list_fds(tids[at]);
-      if (!fds.ok()) return throw_failure(env, fds.failure());
-      auto list = Napi::Int32Array::New(env, fds->size());
-      std::copy(fds->begin(), fds->end(), list.Data());
-      listed.Set(at, list);
+      auto open = count_fds(tids[at]);
+      if (!open.ok()) return throw_failure(env, open.failure());
+      counts.Set(at, static_cast<double>(*open));
     }
     for (size_t at = 0; at < all.size(); at++) {
-      Status begun = all[at]->end_look(deadline(info[2]));
-      if (begun.ok()) begun = all[at]->begin(static_cast<size_t>(ends[at]), deadline(info[2]));
+      size_t end = static_cast<size_t>(ends[at]);
+      Status begun = all[at]->can_look() ? all[at]->begin_after_look(end) : all[at]->begin(end, deadline(info[2]));
       if (!begun.ok()) return throw_failure(env, begun.failure());
     }
-    return listed;
+    return counts;
   }
 
   /** catchUp(tids, deadlineUs) -> outcomes of what runAhead() began; what is no batch runs now. */

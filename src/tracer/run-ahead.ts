@@ -15,14 +15,14 @@ export type Ahead = Asked & {
 export function runAhead(session: Session, { programs, numbers, before }: Prepared): Ahead {
   load(session, programs, numbers)
   const tids = tidsOf(programs)
-  const listed = session.runAhead(tids, endsOf(programs, 'set'), callDeadlineUs)
+  const counts = session.runAhead(tids, endsOf(programs, 'set'), callDeadlineUs)
   const asked: Expected[] = []
   const vouched: Vouched[] = []
   for (const expected of before) {
-    const list = listed[tids.indexOf(expected.tid)]
-    if (list === undefined) continue
+    const open = counts[tids.indexOf(expected.tid)]
+    if (open === undefined) continue
     asked.push(expected)
-    vouched.push({ tid: expected.tid, fds: expected.fds, listed: list })
+    vouched.push({ tid: expected.tid, fds: expected.fds, open })
   }
   let outcomes: readonly PhaseOutcome[] | undefined
   const catchUp = () => {

@@ -285,7 +285,6 @@ TEST("the thread of a batch looks at fds of the job, before it runs and after") 
   CHECK_EQUAL(before[0].status.stx_ino, status.st_ino);
   CHECK_EQUAL(+before[0].status.stx_mode, S_IFREG | 0640);
   CHECK_EQUAL(before[0].status.stx_nlink, 0u);
-  CHECK_EQUAL(before[0].offset, 5);
   CHECK_EQUAL(before[0].flags & (O_ACCMODE | O_APPEND), O_RDWR | O_APPEND);
   CHECK_EQUAL(before[0].cloexec, FD_CLOEXEC);
   CHECK_EQUAL(before[0].signal, SIGUSR1);
@@ -299,6 +298,7 @@ TEST("the thread of a batch looks at fds of the job, before it runs and after") 
   CHECK_OK(runner.begin_look(false));
   CHECK_OK(runner.end_look(soon()));
   std::vector<BatchLook> after = runner.looks();
+  CHECK_EQUAL(after[0].offset, 5);
   CHECK_EQUAL(after[1].status.stx_ino, status.st_ino);
   CHECK_EQUAL(after[1].cloexec, 0);
   CHECK_OK(runner.rollback(soon()));
@@ -306,6 +306,60 @@ TEST("the thread of a batch looks at fds of the job, before it runs and after") 
   CHECK_EQUAL(frozen.fds(), frozen.before);
   CHECK_EQUAL(frozen.threads(), 1);
   close(file);
+}
+
+TEST("the thread of a batch goes on from its look without a stop, whether or not it has looked by then") {
+  for (bool late : {false, true}) {
+    Frozen frozen;
+    CHECK_OK(frozen.status);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
+    Program program;
+    for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
+    program.looks = {0, 400};
+    CHECK_OK(runner.load(program, soon()));
+    CHECK_OK(runner.begin_look(false));
+    if (late) usleep(20'000);
+    CHECK_OK(runner.begin_after_look(program.operations.size()));
+    CHECK_OK(runner.end_look(soon()));
+    CHECK_EQUAL(runner.looks()[0].asked, 0);
+    CHECK_EQUAL(runner.looks()[1].asked, -EBADF);
+    auto outcome = runner.complete(soon());
+    CHECK_OK(outcome);
+    CHECK_EQUAL(outcome->failed_at, -1);
+    CHECK_EQUAL(outcome->results.size(), program.operations.size());
+    CHECK_EQUAL(frozen.fds(), frozen.before + 500);
+    CHECK_OK(runner.rollback(soon()));
+    CHECK_OK(runner.finish(soon()));
+    CHECK_EQUAL(frozen.fds(), frozen.before);
+    CHECK_EQUAL(frozen.threads(), 1);
+  }
+}
+
+TEST("many fds are closed by few calls, and no other one") {
+  Frozen frozen;
+  CHECK_OK(frozen.status);
+  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
+  Program program;
+  for (uint64_t fd = 400; fd < 500; fd++) program.operations.push_back(duplicate(0, fd));
+  program.operations.push_back(close_any(450));
+  size_t opened = program.operations.size();
+  for (uint64_t at = 1; at < 99; at++) {
+    program.operations.push_back(close_any(0));
+    program.operations.back().call.args[0] = result(at);
+  }
+  program.operations.push_back(duplicate(0, 600));
+  CHECK_OK(runner.load(program, soon()));
+  CHECK_OK(runner.run(opened, soon()));
+  auto outcome = runner.run(program.operations.size(), soon());
+  CHECK_OK(outcome);
+  CHECK_EQUAL(outcome->failed_at, -1);
+  CHECK_EQUAL(outcome->results.size(), size_t{99});
+  for (size_t at = 0; at < 98; at++) CHECK_EQUAL(outcome->results[at], 0);  // also the one that is closed already: no call of its own
+  CHECK_EQUAL(frozen.fds(), frozen.before + 3);
+  for (int fd : {400, 499, 600}) CHECK(frozen.has(fd));
+  CHECK_OK(runner.commit());
+  CHECK_OK(runner.finish(soon()));
+  CHECK_EQUAL(frozen.threads(), 1);
 }
 
 TEST("a part that nobody waited for is undone with the rest") {
