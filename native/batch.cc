@@ -46,13 +46,14 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
               offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
               offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
-              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED);
+              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
+              offsetof(BatchControl, home) == FDMOVE_CONTROL_HOME);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
               offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
               offsetof(BatchLook, owned) == FDMOVE_LOOK_OWNED && offsetof(BatchLook, signal) == FDMOVE_LOOK_SIGNAL &&
               offsetof(BatchLook, flags) == FDMOVE_LOOK_FLAGS && offsetof(BatchLook, cloexec) == FDMOVE_LOOK_CLOEXEC &&
               offsetof(BatchLook, offset) == FDMOVE_LOOK_OFFSET);
-static_assert(FDMOVE_LOOK_WANTED == (STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_MNT_ID) &&
+static_assert(FDMOVE_SIG_SETMASK == SIG_SETMASK && FDMOVE_LOOK_WANTED == (STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_MNT_ID) &&
               FDMOVE_LOOK_HOW == (AT_EMPTY_PATH | AT_STATX_DONT_SYNC) && FDMOVE_F_GETFD == F_GETFD && FDMOVE_F_GETFL == F_GETFL &&
               FDMOVE_F_GETSIG == F_GETSIG && FDMOVE_F_GETOWN_EX == F_GETOWN_EX && FDMOVE_SEEK_CUR == SEEK_CUR);
 
@@ -80,6 +81,9 @@ constexpr uint64_t kUndoUs = 30'000'000;
 constexpr uint64_t kEndUs = 2'000'000;
 
 constexpr int kHurriedNice = -20;
+
+/** So long a guest that is on its way home is left undisturbed. */
+constexpr useconds_t kHomewardUs = 100;
 
 /** After this time the processor is left to others between two looks. */
 constexpr uint64_t kEagerNs = 20'000;
@@ -220,6 +224,10 @@ Status Batch::place_control(size_t first, const BatchTable& table) {
   control.patience_s = kPatienceSeconds;
   control.look_at = control.look_end = looked_at();
   control.look_out = looks_at();
+  if (guest_) {
+    control.guest = 1;
+    control.home = maker_->home();
+  }
   return write_remote(maker_->tid(), control_at(), &control, sizeof control);
 }
 
@@ -228,10 +236,14 @@ Status Batch::start(const Deadline& deadline) {
   FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
   FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
-  auto executable = maker_->inject(SYS_mprotect, {base_, page_size(), PROT_READ | PROT_EXEC}, deadline);
-  if (!executable.ok()) return executable.failure();
-  if (is_error(*executable)) return Failure{static_cast<int>(-*executable), "mprotect", Side::kTracee, maker_->tid()};
-  Birth birth{base_ + static_cast<size_t>(fdmove_batch_born - fdmove_batch_code), 0};
+  if (!guest_) return make_thread(deadline);
+  tid_ = maker_->tid();
+  born_ = true;
+  return arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
+}
+
+Status Batch::make_thread(const Deadline& deadline) {
+  Birth birth{address_of(fdmove_batch_born), 0};
   auto made = maker_->inject(SYS_clone, {kThreadFlags, results_at(), 0, 0, 0, control_at()}, deadline, &birth);
   // It may be born all the same, or later: its code has to stay where it is.
   stuck_ = !made.ok() && made.failure().error == ETIMEDOUT;
@@ -259,13 +271,15 @@ const uint8_t* Batch::entry_point(Entry entry) {
   return fdmove_batch_leave;
 }
 
+RemoteAddress Batch::address_of(const uint8_t* code) const { return base_ + static_cast<size_t>(code - fdmove_batch_code); }
+
 /** Sends the parked thread to one of the entries. */
 Status Batch::go(Entry entry) {
   // The very first time only its first entry tells it where the control block is.
   if (!std::exchange(born_, true) && (entry == Entry::kRun || entry == Entry::kLook)) return ptrace_request::cont(tid_);
   const uint8_t* at = entry_point(entry);
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_STATE, FDMOVE_STATE_RUNNING));
-  FDMOVE_TRY(arch::send_to(tid_, base_ + static_cast<size_t>(at - fdmove_batch_code)));
+  FDMOVE_TRY(arch::send_to(tid_, address_of(at), control_at()));
   return ptrace_request::cont(tid_);
 }
 
@@ -283,9 +297,10 @@ void Batch::note_running(bool running) {
 
 /**
  * Whoever is woken tends to run where its waker does, and until the scheduler next looks around they take turns, for
- * milliseconds: our thread keeps off the processor that we are on. Where it has no other it stays.
+ * milliseconds: our thread keeps off the processor that we are on. Where it has no other it stays. One of the job has its own.
  */
 void Batch::keep_off_this_processor() const {
+  if (guest_) return;
   cpu_set_t allowed;
   int here = sched_getcpu();
   if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(maker_->tid(), sizeof allowed, &allowed) != 0) return;
@@ -370,9 +385,20 @@ Status Batch::wait_until(size_t offset, uint64_t value, const Deadline& deadline
             FDMOVE_TRY(ptrace_request::cont(tid_, SIGSTOP));
             break;
           }
-          (void)go(Entry::kLeave);
+          if (guest_) {
+            FDMOVE_TRY(ptrace_request::cont_to_event_stop(tid_));
+            FDMOVE_TRY(wait_for_event_stop(tid_, Deadline::in_us(kParkUs)));
+            FDMOVE_TRY(arch::send_to(tid_, address_of(fdmove_batch_alone), control_at()));
+          } else {
+            (void)go(Entry::kLeave);
+          }
           return Failure{EFAULT, "signal-delivery-stop", Side::kTracee, tid_, nullptr, strsignal(stop->signal)};
         default: FDMOVE_TRY(ptrace_request::cont(tid_));
+      }
+      if (guest_ && went_home()) {
+        FDMOVE_TRY(ptrace_request::interrupt(tid_));
+        FDMOVE_TRY(wait_for_event_stop(tid_, Deadline::in_us(kParkUs)));
+        return await_home(Deadline::in_us(kEndUs));
       }
       if (deadline.passed()) return Failure{ETIMEDOUT, "batch", Side::kTracee, tid_};
     }
@@ -394,12 +420,13 @@ Status Batch::park() {
   if (!now.ok()) return now.failure();
   if (now->alone != 0) {
     // We came too late: it has taken us for dead and is on its way to its end. It must get there undisturbed.
+    if (guest_) return await_home(Deadline::in_us(kEndUs));
     FDMOVE_TRY(ptrace_request::cont(tid_));
     Status ended = await_end(Deadline::in_us(kEndUs));
     stuck_ = !ended.ok();
     return stuck_ ? ended : Status{lost()};
   }
-  return arch::send_to(tid_, base_ + static_cast<size_t>(fdmove_batch_alone - fdmove_batch_code));
+  return arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
 }
 
 /**
@@ -423,7 +450,36 @@ Status Batch::cut_off() {
     if (waited.ok() || waited.failure().error != ETIMEDOUT) return waited;
   }
   stuck_ = true;
+  if (guest_) maker_->mark_stuck();
   return Failure{ETIMEDOUT, "batch", Side::kTracee, tid_, nullptr, "an operation hangs in the kernel"};
+}
+
+/** Whether a guest has taken us for dead and does nothing for us any more. */
+bool Batch::went_home() const {
+  auto now = control();
+  return now.ok() && now->state == FDMOVE_STATE_HOME;
+}
+
+/** Waits until a guest that has taken us for dead stands in code of its own. Yields that it is lost. */
+Status Batch::await_home(const Deadline& deadline) {
+  for (;;) {
+    arch::Registers registers{};
+    auto length = ptrace_request::get_regset(tid_, NT_PRSTATUS, &registers, sizeof registers);
+    if (!length.ok()) return lost();
+    if (arch::program_counter(registers) - base_ >= page_size()) {
+      FDMOVE_TRY(maker_->came_home(deadline));
+      return lost();
+    }
+    if (deadline.passed()) {
+      stuck_ = true;
+      maker_->mark_stuck();
+      return Failure{ETIMEDOUT, "batch", Side::kTracee, tid_, nullptr, "it does not find back to its own code"};
+    }
+    FDMOVE_TRY(ptrace_request::cont(tid_));
+    usleep(kHomewardUs);
+    FDMOVE_TRY(ptrace_request::interrupt(tid_));
+    if (!wait_for_event_stop(tid_, deadline).ok()) return lost();
+  }
 }
 
 /** Our thread is gone: the job was killed, or it gave us up. */
@@ -496,7 +552,10 @@ Status Batch::end_part(const Deadline& deadline) {
 Status Batch::rollback(const Deadline& deadline) {
   FDMOVE_TRY(end_part(deadline));
   // A thread that was never sent off has nothing to undo: operations were left out at most (skip()).
-  if (committed_ || done_ == 0 || !born_ || stuck_) return Done{};
+  if (committed_ || done_ == 0 || !born_) return Done{};
+  // One of our own that hangs takes all back when it comes out; one of the job gets its registers back then.
+  if (stuck_ && guest_) return Failure{ETIMEDOUT, "undo", Side::kTracee, tid_, nullptr, "an operation hangs in the kernel"};
+  if (stuck_) return Done{};
   if (tid_ == 0) return maker_->gone() || undone_alone() ? Status{Done{}} : Status{lost()};
   std::optional<Failure> first;
   for (;;) {
@@ -535,15 +594,17 @@ Status Batch::await_end(const Deadline& deadline) {
 Status Batch::finish(const Deadline& deadline) {
   FDMOVE_TRY(end_part(deadline));
   if (tid_ == 0 || stuck_) return Done{};
-  FDMOVE_TRY(go(Entry::kLeave));
-  FDMOVE_TRY(await_end(deadline));
+  if (!guest_) {
+    FDMOVE_TRY(go(Entry::kLeave));
+    FDMOVE_TRY(await_end(deadline));
+  }
   tid_ = 0;
   return Done{};
 }
 
 void Batch::abandon() {
   note_running(false);
-  if (tid_ == 0 || stuck_) return;
+  if (tid_ == 0 || stuck_ || guest_) return;
   // It goes on alone. One that is in the middle of its part comes to that when it is through and nobody answers.
   if (!ptrace_request::detach(tid_).ok() && ptrace_request::interrupt(tid_).ok() &&
       wait_for_event_stop(tid_, Deadline::in_us(kCancelUs)).ok())

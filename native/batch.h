@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** A syscall program run inside the job in one go, on a thread of our own there. */
+/** A syscall program run inside the job in one go. */
 #pragma once
 
 #include <utility>
@@ -48,6 +48,8 @@ struct BatchControl {
   RemoteAddress look_out = 0;
   uint64_t look_signals = 0;
   uint64_t looked = 0;
+  uint64_t guest = 0;
+  arch::Home home{};
 };
 
 /** What the job's own kernel calls tell of one of its fds; results below 0 are -errno. */
@@ -80,10 +82,15 @@ struct BatchTable {
  */
 Result<BatchTable> encode_batch(const Program& program, size_t first, size_t count, const BatchPlaces& places);
 
+/** Which thread runs a batch. */
+enum class BatchThread : uint8_t {
+  kOwn,    ///< one of our own: made by one stopped thread of the job, which has its own registers again before it begins
+  kGuest,  ///< that stopped thread itself, which is quicker than making one: not on every architecture
+};
+
 /**
- * One program in the scratch mapping of a job, and the thread that runs it. The thread is made by one stopped thread
- * of the job, which has its own registers again before the first operation runs. Between two parts it is held in an event
- * stop, with registers that let it end by itself, cleaning up, if the tracer dies: see arch/batch.S.
+ * One program in the scratch mapping of a job, and the thread that runs it. Between two parts it is held in an event
+ * stop, with registers that let it clean up by itself if the tracer dies, and then end, or go home: see arch/batch.S.
  *
  * It needs no signal: that a part is through is read from the job's memory.
  */
@@ -103,16 +110,17 @@ class Batch {
    * `base` is the beginning of size_for() bytes; the data lie elsewhere. `table` is the first window. All references must
    * outlive the batch.
    */
-  Batch(Tracee& maker, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base, size_t window,
-        const BatchTable& table)
-      : maker_(&maker), program_(&program), data_(&data), base_(base), window_(window), table_(&table) {}
+  Batch(Tracee& maker, BatchThread thread, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base,
+        size_t window, const BatchTable& table)
+      : maker_(&maker), guest_(thread == BatchThread::kGuest), program_(&program), data_(&data), base_(base), window_(window),
+        table_(&table) {}
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
-  /** Lets the thread go; it ends by itself. */
+  /** Lets a thread of our own go; it ends by itself. */
   ~Batch() { abandon(); }
 
   /**
-   * Places code and table and makes the thread, which waits in its first stop. The maker has its registers again.
+   * Places the code and makes the thread, which waits in its first stop. The maker has its registers again, or is that thread.
    * Error with code ERR_FDMOVE_INTERNAL: our bug; any other: the job cannot have a batch, and has none now.
    */
   Status start(const Deadline& deadline);
@@ -159,7 +167,7 @@ class Batch {
   /** Undoes what was done, the last operation first. The first undo call that failed is told. */
   Status rollback(const Deadline& deadline);
 
-  /** Ends the thread. */
+  /** Ends the thread, or leaves it to what the maker is to do next. */
   Status finish(const Deadline& deadline);
 
  private:
@@ -174,6 +182,7 @@ class Batch {
   [[nodiscard]] RemoteAddress table_at() const;
   [[nodiscard]] RemoteAddress operation_at(size_t index) const { return table_at() + (index - first_) * sizeof(BatchOperation); }
 
+  [[nodiscard]] RemoteAddress address_of(const uint8_t* code) const;
   static const uint8_t* entry_point(Entry entry);
   Result<BatchControl> control() const;
   Status write_control(size_t offset, uint64_t value);
@@ -190,12 +199,16 @@ class Batch {
   }
   Status park();
   Status await_end(const Deadline& deadline);
+  [[nodiscard]] bool went_home() const;
+  Status await_home(const Deadline& deadline);
+  Status make_thread(const Deadline& deadline);
   [[nodiscard]] bool undone_alone() const;
   Status cut_off();
   Failure lost();
   void abandon();
 
   Tracee* maker_;
+  bool guest_;
   const Program* program_;
   const std::vector<RemoteAddress>* data_;
   RemoteAddress base_;

@@ -29,7 +29,7 @@ constexpr size_t aligned(size_t size, size_t to) { return (size + to - 1) / to *
 
 /** What a batch needs besides the data, aligned as these are; 0 where the program runs stepwise. */
 size_t in_front_of_data(const Program& program, const Injecting& injecting) {
-  if (!injecting.wants_batch(program.operations.size())) return 0;
+  if (!injecting.runs_batch(program.operations.size())) return 0;
   return aligned(Batch::size_for(program, injecting.window), 16);
 }
 
@@ -42,10 +42,14 @@ Status ProgramRunner::make_ready(Program& program, size_t index, const Injecting
   return Done{};
 }
 
-/** Where the image of the program says, if there is room. */
-Tracee::Call ProgramRunner::mmap_call(size_t size) const {
+/**
+ * Where the image of the program says, if there is room. Executable from the beginning for a batch: who refuses that (SELinux,
+ * PR_SET_MDWE) refuses mprotect(2) as well.
+ */
+Tracee::Call ProgramRunner::mmap_call(size_t size, bool executable) const {
   RemoteAddress hint = program_->image == nullptr ? 0 : program_->image->base;
-  return {tracee_, SYS_mmap, {hint, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0}};
+  uint64_t protection = PROT_READ | PROT_WRITE | (executable ? PROT_EXEC : 0);
+  return {tracee_, SYS_mmap, {hint, size, protection, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0}};
 }
 
 Result<RemoteAddress> ProgramRunner::mapped_at(const Result<long>& result) const {
@@ -90,7 +94,7 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     scratch.in_front = in_front_of_data(*programs[at], runner.injecting_);
     scratch.size = aligned(size_of_data(*programs[at]) + scratch.in_front, kScratchUnit);
     if (scratch.size == 0) continue;
-    calls.push_back(runner.mmap_call(scratch.size));
+    calls.push_back(runner.mmap_call(scratch.size, scratch.in_front > 0));
     mapping.push_back(&runner);
     if (!runner.faults_->hit()) continue;
     for (ProgramRunner* none : mapping) none->scratch_.back()->size = 0;
@@ -139,7 +143,7 @@ Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadl
     mapped.in_front = 0;
     if (needed == 0) return Done{};
     size_t size = aligned(needed, kScratchUnit);
-    Tracee::Call again = mmap_call(size);
+    Tracee::Call again = mmap_call(size, false);
     address = mapped_at(tracee_->inject(again.nr, again.args, deadline));
     if (!address.ok()) return address.failure();
     mapped.size = size;
@@ -156,8 +160,9 @@ Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadl
   FDMOVE_TRY(write_remote(tracee_->tid(), mapped.address + mapped.in_front, image.bytes.data(), image.bytes.size()));
   if (mapped.in_front == 0) return Done{};
 
-  FDMOVE_TRY(make_room(deadline));
-  mapped.batch = std::make_unique<Batch>(*tracee_, program, image.data, mapped.address, injecting_.window, image.table);
+  BatchThread thread = injecting_.runs_batch(program.operations.size()).value_or(BatchThread::kOwn);
+  if (thread == BatchThread::kOwn) FDMOVE_TRY(make_room(deadline));
+  mapped.batch = std::make_unique<Batch>(*tracee_, thread, program, image.data, mapped.address, injecting_.window, image.table);
   Status started = mapped.batch->start(deadline);
   if (started.ok()) return Done{};
   const Failure& why = started.failure();
@@ -281,6 +286,7 @@ Result<Outcome> ProgramRunner::complete_batch(const Deadline& deadline) {
       }
     }
     if (results_.size() == end_) break;
+    faults_->strike();
     const Operation& fails = program_->operations[results_.size()];
     // As in step(): close(2) gives the fd back also when it fails.
     if (fails.call.nr == SYS_close) {

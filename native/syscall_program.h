@@ -2,8 +2,11 @@
 /** Syscall programs: plain data that src/plan compiles, run here in a stopped thread. */
 #pragma once
 
+#include <csignal>
 #include <memory>
+#include <optional>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "batch.h"
@@ -18,12 +21,21 @@ struct Outcome {
   int failed_at = -1;         ///< index in the whole program
 };
 
-/** Fails the n-th kernel call of the switch-over on purpose, for tests. 0: never. */
+/** Fails the n-th kernel call of the switch-over on purpose, or kills the tracer in its place, for tests. 0: never. */
 class FaultInjector {
  public:
   void fail_at(uint64_t n) { fail_at_ = n; }
+  void die_at(uint64_t n) { fail_at_ = n; deadly_ = true; }
   /** Counts one call; true when it is the one to fail. */
-  bool hit() { return !suspended_ && ++calls_ == fail_at_; }
+  bool hit() {
+    bool due = !suspended_ && ++calls_ == fail_at_;
+    if (due) strike();
+    return due;
+  }
+  /** What was passed but for one call has been made, and now that one is due. */
+  void strike() const {
+    if (deadly_) kill(getpid(), SIGKILL);
+  }
   /** Counts calls that are made together, up to the one that is to fail; yields how many come before that one. */
   size_t pass(size_t wanted) {
     if (suspended_) return wanted;
@@ -38,6 +50,7 @@ class FaultInjector {
 
  private:
   bool suspended_ = false;
+  bool deadly_ = false;
   uint64_t fail_at_ = 0;
   uint64_t calls_ = 0;
 };
@@ -45,14 +58,15 @@ class FaultInjector {
 /** How operations are run. */
 struct Injecting {
   enum class How : uint8_t { kStepwise, kBatch, kMeasured };
-  /** kMeasured: as a batch from so many operations on, where it is faster than two stops an operation. */
-  static constexpr size_t kWorthABatch = 12;
-
   How how = How::kMeasured;
   size_t window = Batch::kWindow;  ///< operations in the table at a time
+  size_t worth_a_thread = 12;      ///< kMeasured: from so many operations on one of our own is worth its making
 
-  [[nodiscard]] bool wants_batch(size_t operations) const {
-    return operations > 0 && (how == How::kBatch || (how == How::kMeasured && operations >= kWorthABatch));
+  /** Who runs so many operations as a batch; nobody where they are injected one by one. */
+  [[nodiscard]] std::optional<BatchThread> runs_batch(size_t operations) const {
+    if (operations == 0 || how == How::kStepwise) return std::nullopt;
+    if (how == How::kBatch || operations >= worth_a_thread) return BatchThread::kOwn;
+    return arch::kHasGuests ? std::optional(BatchThread::kGuest) : std::nullopt;
   }
 };
 
@@ -139,7 +153,7 @@ class ProgramRunner {
   };
 
   void explain(const Failure& why_no_batch);
-  [[nodiscard]] Tracee::Call mmap_call(size_t size) const;
+  [[nodiscard]] Tracee::Call mmap_call(size_t size, bool executable) const;
   Result<RemoteAddress> mapped_at(const Result<long>& result) const;
   Status place(Result<RemoteAddress> address, const Deadline& deadline);
   Status make_room(const Deadline& deadline);

@@ -231,6 +231,13 @@ Status Tracee::await_end_of_injection(const Deadline& deadline) {
   return Done{};
 }
 
+Status Tracee::came_home(const Deadline& deadline) {
+  injecting_ = false;
+  (void)ptrace_request::set_options(tid_, kTraceOptions);
+  FDMOVE_TRY(restore_dispatch());
+  return take_registers(deadline);
+}
+
 Status Tracee::release() {
   if (gone_ || !stopped_) return Done{};
   FDMOVE_TRY(end_injection(Deadline{}));

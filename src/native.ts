@@ -11,6 +11,8 @@ import type { Program } from './plan/program.js'
 export type Session = {
   /** For tests: fails the n-th kernel call of the switch-over. */
   failAt(n: number): void
+  /** This process is killed in place of the n-th kernel call. */
+  dieAt(n: number): void
   /** How many kernel calls were counted. */
   calls(): number
   /** Counts one call that JavaScript makes; true when it is the one to fail. */

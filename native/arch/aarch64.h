@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "arch/batch_layout.h"
 #include "remote_memory.h"
 #include "stepping.h"
 
@@ -383,12 +384,18 @@ class Injection {
   VectorState vectors_;
 };
 
-/** Sends a thread of our own, in an event stop, to `address`. */
-inline Status send_to(pid_t tid, uint64_t address) {
+/** No thread of the job runs a batch itself: without a free register there is no branch back to where it was. */
+inline constexpr bool kHasGuests = false;
+using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
+inline Home home_of(const Registers&, uint64_t) { return {}; }
+
+/** Sends a stopped thread of our own to `address` in the code of a batch, whose control block is at `control`. */
+inline Status send_to(pid_t tid, uint64_t address, uint64_t control) {
   user_regs_struct general{};
   auto length = ptrace_request::get_regset(tid, NT_PRSTATUS, &general, sizeof general);
   if (!length.ok()) return length.failure();
   general.pc = address;
+  general.regs[19] = control;
   general.pstate &= ~detail::kBranchType;
   return detail::write_general(tid, general);
 }

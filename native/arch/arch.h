@@ -7,7 +7,8 @@
  *   accessors             program_counter, stack_pointer, interrupted_syscall, syscall_argument, ended_with_eintr
  *   reissue_syscall()     takes back an EINTR that only our stop has caused
  *   Injection             makes syscalls in one stopped thread: open, call, close
- *   send_to, cut_short    steer a thread of our own in the job, which runs the code of arch/batch.S
+ *   send_to, cut_short    steer a thread that runs the code of arch/batch.S
+ *   kHasGuests, home_of   whether that may be a thread of the job itself, and how one goes back to its own code
  */
 #pragma once
 

@@ -47,7 +47,24 @@
 #define FDMOVE_CONTROL_LOOK_OUT 112 /* a BatchLook for each */
 #define FDMOVE_CONTROL_LOOK_SIGNALS 120 /* at who is signalled, in place of the offset */
 #define FDMOVE_CONTROL_LOOKED 128       /* the look is over */
-#define FDMOVE_CONTROL_SIZE 136
+#define FDMOVE_CONTROL_GUEST 136        /* it runs on a thread of the job, which goes home when it leaves: */
+#define FDMOVE_CONTROL_HOME 144         /* a BatchHome */
+#define FDMOVE_CONTROL_SIZE 296
+
+/* BatchHome, x86_64 only: the registers with which a thread goes on by itself, 8 bytes each */
+#define FDMOVE_HOME_RAX 0
+#define FDMOVE_HOME_RBX 8
+#define FDMOVE_HOME_RCX 16
+#define FDMOVE_HOME_RDX 24
+#define FDMOVE_HOME_RSI 32
+#define FDMOVE_HOME_RDI 40
+#define FDMOVE_HOME_RBP 48
+#define FDMOVE_HOME_RSP 56
+#define FDMOVE_HOME_R8 64 /* to r15 */
+#define FDMOVE_HOME_RIP 128
+#define FDMOVE_HOME_FLAGS 136
+#define FDMOVE_HOME_MASK 144 /* its blocked signals */
+#define FDMOVE_HOME_SIZE 152
 
 /* BatchLook: what statx(2) and fcntl(2) tell of an fd, and where lseek(2) finds it */
 #define FDMOVE_LOOK_STATX 0     /* 256 bytes */
@@ -67,8 +84,10 @@
 #define FDMOVE_F_GETSIG 11
 #define FDMOVE_F_GETOWN_EX 16
 #define FDMOVE_SEEK_CUR 1
+#define FDMOVE_SIG_SETMASK 2
 
 #define FDMOVE_STATE_RUNNING 0
 #define FDMOVE_STATE_WAITING 1
+#define FDMOVE_STATE_HOME 2 /* a guest that went alone has nothing left to do but to go home */
 
 #endif

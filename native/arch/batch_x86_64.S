@@ -32,6 +32,10 @@ fdmove_batch_\name:
     resolve \register, eax
 .endm
 
+.macro home register, place
+    mov     \register, [rbx + FDMOVE_CONTROL_HOME + \place]
+.endm
+
     .section .rodata
     .balign 16
     entry   code
@@ -180,10 +184,45 @@ fdmove_batch_\name:
     jmp     r15
 
     entry   leave
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_GUEST], 0
+    jne     .Lhome
     xor     edi, edi
     mov     eax, __NR_exit
     syscall
     ud2
+
+    /*
+     * Nothing below changes the flags once they are set. Signals are blocked until the stack is the thread's own again: what
+     * comes then finds it as if the thread had been interrupted here.
+     */
+.Lhome:
+    mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_HOME
+    lea     rsp, [rbx + FDMOVE_CONTROL_HOME + FDMOVE_HOME_FLAGS]
+    popfq
+    home    rsp, FDMOVE_HOME_RSP
+    mov     edi, FDMOVE_SIG_SETMASK
+    lea     rsi, [rbx + FDMOVE_CONTROL_HOME + FDMOVE_HOME_MASK]
+    mov     edx, 0
+    mov     r10d, 8
+    mov     eax, __NR_rt_sigprocmask
+    syscall
+    home    rax, FDMOVE_HOME_RAX
+    home    rcx, FDMOVE_HOME_RCX
+    home    rdx, FDMOVE_HOME_RDX
+    home    rsi, FDMOVE_HOME_RSI
+    home    rdi, FDMOVE_HOME_RDI
+    home    rbp, FDMOVE_HOME_RBP
+    home    r8, FDMOVE_HOME_R8
+    home    r9, FDMOVE_HOME_R8 + 8
+    home    r10, FDMOVE_HOME_R8 + 16
+    home    r11, FDMOVE_HOME_R8 + 24
+    home    r12, FDMOVE_HOME_R8 + 32
+    home    r13, FDMOVE_HOME_R8 + 40
+    home    r14, FDMOVE_HOME_R8 + 48
+    home    r15, FDMOVE_HOME_R8 + 56
+    home    rbx, FDMOVE_HOME_RBX
+    /* the control block lies a page behind the code */
+    jmp     qword ptr [rip + fdmove_batch_code + 4096 + FDMOVE_CONTROL_HOME + FDMOVE_HOME_RIP]
 
     entry   end
     .att_syntax

@@ -13,8 +13,10 @@
 #include <array>
 #include <cstdint>
 #include <elf.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 
+#include "arch/batch_layout.h"
 #include "stepping.h"
 
 namespace fdmove::arch {
@@ -74,17 +76,49 @@ inline Status reissue_syscall(pid_t tid, Registers& registers, const Deadline&) 
   return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
 }
 
-/** Sends a thread of our own, in an event stop, to `address`: a call that it was in is forgotten. */
-inline Status send_to(pid_t tid, uint64_t address) {
+/** Sends a stopped thread to `address` in the code of a batch, whose control block is at `control`: a call that it was in is forgotten. */
+inline Status send_to(pid_t tid, uint64_t address, uint64_t control) {
   Registers registers{};
   auto length = ptrace_request::get_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
   if (!length.ok()) return length.failure();
   registers.rip = address;
+  registers.rbx = control;
   registers.orig_rax = static_cast<uint64_t>(-1);
   return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
 }
 
-/** Makes a call of a thread of our own, in an event stop, end with EINTR where it would be made again. */
+/** A thread of the job may run a batch itself. */
+inline constexpr bool kHasGuests = true;
+
+/** BatchHome of batch_layout.h. */
+using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
+
+/**
+ * How a thread that was stopped with these registers and this signal mask goes on by itself. A call that was cut short is made
+ * again, as the kernel would have done where no signal came: handle_signal() and arch_do_signal_or_restart() in arch/x86/kernel/signal.c.
+ */
+inline Home home_of(const Registers& stopped, uint64_t signal_mask) {
+  Registers at = stopped;
+  if (interrupted_syscall(at) != -1) {
+    switch (static_cast<long>(at.rax)) {
+      case -512:  // ERESTARTSYS
+      case -513:  // ERESTARTNOINTR
+      case -514:  // ERESTARTNOHAND
+        at.rax = at.orig_rax;
+        at.rip -= kSyscallInstruction.size();
+        break;
+      case -516:  // ERESTART_RESTARTBLOCK
+        at.rax = SYS_restart_syscall;
+        at.rip -= kSyscallInstruction.size();
+        break;
+      default: break;
+    }
+  }
+  return {at.rax, at.rbx, at.rcx, at.rdx, at.rsi, at.rdi, at.rbp, at.rsp, at.r8, at.r9,
+          at.r10, at.r11, at.r12, at.r13, at.r14, at.r15, at.rip, at.eflags, signal_mask};
+}
+
+/** Makes a call of a thread that runs a batch, in an event stop, end with EINTR where it would be made again. */
 inline Status cut_short(pid_t tid) {
   Registers registers{};
   auto length = ptrace_request::get_regset(tid, NT_PRSTATUS, &registers, sizeof registers);

@@ -185,6 +185,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     failAt: (n) => {
       failAt = n
     },
+    dieAt: () => {}, // gdb is another process: it lets the job go by itself
     calls: () => calls,
     hit,
     threads,

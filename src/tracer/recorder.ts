@@ -68,7 +68,7 @@ export function createRecorder(): Recorder {
     }
   }
 
-  const silent = new Set(['hit', 'failAt', 'calls', 'threads', 'inject', 'notes', 'close'])
+  const silent = new Set(['hit', 'failAt', 'dieAt', 'calls', 'threads', 'inject', 'notes', 'close'])
   return {
     watch: (engine) =>
       new Proxy(engine, {

@@ -106,6 +106,8 @@ async function moveWith(
   })
   const failAt = Number(process.env.FDMOVE_TEST_FAIL_AT ?? 0)
   if (failAt > 0) session.failAt(failAt)
+  const dieAt = Number(process.env.FDMOVE_TEST_DIE_AT ?? 0)
+  if (dieAt > 0) session.dieAt(dieAt)
   const how = process.env.FDMOVE_INJECT
   if (how === 'step' || how === 'batch') session.inject(how)
   let moved = false

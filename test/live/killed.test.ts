@@ -2,9 +2,9 @@
 // Whatever ends the command or its tracer process, at whatever moment: the job runs on, unmoved or fully moved.
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { startCommand } from '../helpers/command.js'
+import { runCommand, startCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
-import { heldBelow, type Storages } from '../helpers/move.js'
+import { heldBelow, holdState, type Storages } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -125,6 +125,72 @@ test('SIGKILL of the tracer process at any time leaves the job whole, and the co
     empty(dirs)
   }
   expect(hits).toBeGreaterThan(0)
+})
+
+/** As batches: a thread of the job that is moved call by call waits with registers of ours. */
+const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ? 'batch' : ''
+
+/** The tracer dies in place of its n-th kernel call in the pause, for n = 1, 2, 3, ... until it comes to the end. */
+async function killedAtEachCall(target: Target, dirs: Storages, check: () => Promise<void>): Promise<number> {
+  for (let n = 1; n < 200; n++) {
+    const args = [
+      '--from',
+      dirs.old,
+      '--to',
+      dirs.new,
+      '--pid',
+      target.pid,
+      '--max-pause',
+      '20s',
+      '--overwrite',
+      '--json',
+    ]
+    const moved = await runCommand(args, { FDMOVE_TEST_DIE_AT: String(n), FDMOVE_INJECT: inject })
+    await until('the release of the job', () =>
+      threadStates(target.pid).every(({ tracerPid, state }) => tracerPid === 0 && state !== 't'),
+    )
+    expect(target.hasEnded(), `n = ${n}: ${target.stderr()}`).toBe(false)
+    const held = () => [heldBelow(target.pid, dirs.old).length, heldBelow(target.pid, dirs.new).length]
+    await until(`n = ${n}: all at one side`, () => held().includes(0))
+    await check()
+    if (moved.exitCode === 0) return n - 1
+    expect(moved.json, `n = ${n}`).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_TRACER_DIED' } })
+    if (held()[1] !== 0) return n // it came to the end by itself
+  }
+  throw new Error('the switch makes more than 200 kernel calls')
+}
+
+test.describe('SIGKILL of the tracer at each of its calls', () => {
+  test.for(['spinning', 'parked'])('leaves a thread that is %s every register', async (how, { dirs, spawnTarget }) => {
+    const target = await spawnTarget('registers', `${dirs.old}/log`, how)
+    expect(
+      await killedAtEachCall(target, dirs, async () => expect(await target.send('check')).toBe('ok')),
+    ).toBeGreaterThan(5)
+  })
+
+  test('leaves the job whole: its files, offsets and directory', async ({ dirs, spawnTarget }) => {
+    writeFileSync(`${dirs.old}/in`, '0123456789')
+    const target = await spawnTarget(
+      'hold',
+      `chdir ${dirs.old}`,
+      `open wo,creat,append,cloexec ${dirs.old}/log 10`,
+      'dup 10 11',
+      `open ro ${dirs.old}/in 12`,
+      'seek 12 5',
+    )
+    const before = procState(target.pid)
+    let size = 0
+    const calls = await killedAtEachCall(target, dirs, async () => {
+      expect(procState(target.pid).sigBlk).toBe(before.sigBlk)
+      expect(await target.send('write 11 x')).toBe('1')
+      const state = await holdState(target)
+      expect(state.fds[10]!.size).toBe(String(++size))
+      expect(state.fds[12]).toMatchObject({ offset: '5' })
+      expect(Object.keys(state.fds)).toEqual(['10', '11', '12'])
+      expect([dirs.old, dirs.new]).toContain(state.cwd)
+    })
+    expect(calls).toBeGreaterThan(10)
+  })
 })
 
 test('SIGINT in the middle of a long copy ends it at once, and nothing is left at NEW', async ({

@@ -77,6 +77,9 @@ struct Frozen {
 };
 
 constexpr Injecting kBatch{Injecting::How::kBatch};
+/** On a thread of the job itself, where there is such a thing. */
+constexpr Injecting kGuest{.how = arch::kHasGuests ? Injecting::How::kMeasured : Injecting::How::kBatch, .worth_a_thread = SIZE_MAX};
+constexpr Injecting kBoth[] = {kBatch, kGuest};
 
 }  // namespace
 
@@ -137,32 +140,34 @@ TEST("a program longer than the table runs window by window, and is undone the s
 }
 
 TEST("an operation that blocks is cut off at the deadline, what came before it is undone, and the job goes on") {
-  char directory[] = "/tmp/fdmove-native-XXXXXX";
-  CHECK(mkdtemp(directory) != nullptr);
-  std::string fifo = std::string(directory) + "/fifo";
-  CHECK_EQUAL(mkfifo(fifo.c_str(), 0600), 0);
-  Frozen frozen;
-  CHECK_OK(frozen.status);
-  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
-  Program program;
-  program.data = {Datum{fifo + '\0', {}}};
-  Operation blocks;
-  blocks.call = {SYS_openat, {number(static_cast<uint64_t>(AT_FDCWD)), Argument{Argument::Kind::kData, 0, 0}, number(O_RDONLY)}};
-  program.operations = {duplicate(0, 100), blocks, duplicate(0, 101)};
-  CHECK_OK(runner.load(program, soon()));
-  auto outcome = runner.run(3, Deadline::in_us(500'000));
-  CHECK(!outcome.ok());
-  if (!outcome.ok()) CHECK_EQUAL(outcome.failure().error, ETIMEDOUT);
-  CHECK(frozen.has(100));
-  CHECK(!frozen.has(101));
-  CHECK_OK(runner.rollback(soon()));
-  CHECK_EQUAL(frozen.fds(), frozen.before);
-  CHECK_OK(runner.finish(soon()));
-  CHECK_EQUAL(frozen.threads(), 1);
-  CHECK_OK(frozen.freezer.release());
-  CHECK(frozen.job.reaches('S'));
-  unlink(fifo.c_str());
-  rmdir(directory);
+  for (const Injecting& injecting : kBoth) {
+    char directory[] = "/tmp/fdmove-native-XXXXXX";
+    CHECK(mkdtemp(directory) != nullptr);
+    std::string fifo = std::string(directory) + "/fifo";
+    CHECK_EQUAL(mkfifo(fifo.c_str(), 0600), 0);
+    Frozen frozen;
+    CHECK_OK(frozen.status);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
+    Program program;
+    program.data = {Datum{fifo + '\0', {}}};
+    Operation blocks;
+    blocks.call = {SYS_openat, {number(static_cast<uint64_t>(AT_FDCWD)), Argument{Argument::Kind::kData, 0, 0}, number(O_RDONLY)}};
+    program.operations = {duplicate(0, 100), blocks, duplicate(0, 101)};
+    CHECK_OK(runner.load(program, soon()));
+    auto outcome = runner.run(3, Deadline::in_us(500'000));
+    CHECK(!outcome.ok());
+    if (!outcome.ok()) CHECK_EQUAL(outcome.failure().error, ETIMEDOUT);
+    CHECK(frozen.has(100));
+    CHECK(!frozen.has(101));
+    CHECK_OK(runner.rollback(soon()));
+    CHECK_EQUAL(frozen.fds(), frozen.before);
+    CHECK_OK(runner.finish(soon()));
+    CHECK_EQUAL(frozen.threads(), 1);
+    CHECK_OK(frozen.freezer.release());
+    CHECK(frozen.job.reaches('S'));
+    unlink(fifo.c_str());
+    rmdir(directory);
+  }
 }
 
 TEST("a batch that loses its tracer before the point takes back what it did, and ends") {
@@ -183,25 +188,27 @@ TEST("a batch that loses its tracer before the point takes back what it did, and
 }
 
 TEST("a batch that was kept waiting for too long has taken back what it did, and its tracer knows") {
-  Frozen frozen;
-  CHECK_OK(frozen.status);
-  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
-  Program program;
-  program.operations = {duplicate(0, 100), duplicate(0, 101), duplicate(0, 102)};
-  program.point = 3;
-  CHECK_OK(runner.load(program, soon()));
-  CHECK_OK(runner.begin(2, soon()));
-  CHECK(comes_true([&] { return frozen.fds() == frozen.before + 2; }));
-  CHECK(comes_true([&] { return frozen.fds() == frozen.before; }));
-  auto outcome = runner.complete(soon());
-  CHECK(!outcome.ok());
-  if (!outcome.ok()) CHECK_EQUAL(outcome.failure().error, ECHILD);
-  CHECK_OK(runner.rollback(soon()));
-  CHECK_OK(runner.finish(soon()));
-  CHECK_EQUAL(frozen.fds(), frozen.before);
-  CHECK_EQUAL(frozen.threads(), 1);
-  CHECK_OK(frozen.freezer.release());
-  CHECK(frozen.job.reaches('S'));
+  for (const Injecting& injecting : kBoth) {
+    Frozen frozen;
+    CHECK_OK(frozen.status);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
+    Program program;
+    program.operations = {duplicate(0, 100), duplicate(0, 101), duplicate(0, 102)};
+    program.point = 3;
+    CHECK_OK(runner.load(program, soon()));
+    CHECK_OK(runner.begin(2, soon()));
+    CHECK(comes_true([&] { return frozen.fds() == frozen.before + 2; }));
+    CHECK(comes_true([&] { return frozen.fds() == frozen.before; }));
+    auto outcome = runner.complete(soon());
+    CHECK(!outcome.ok());
+    if (!outcome.ok()) CHECK_EQUAL(outcome.failure().error, ECHILD);
+    CHECK_OK(runner.rollback(soon()));
+    CHECK_OK(runner.finish(soon()));
+    CHECK_EQUAL(frozen.fds(), frozen.before);
+    CHECK_EQUAL(frozen.threads(), 1);
+    CHECK_OK(frozen.freezer.release());
+    CHECK(frozen.job.reaches('S'));
+  }
 }
 
 TEST("a batch that loses its tracer behind the point carries out the rest, and ends") {
@@ -225,160 +232,170 @@ TEST("a batch that loses its tracer behind the point carries out the rest, and e
 }
 
 TEST("a tracer killed at any moment of a batch leaves the job running and nothing of ours behind") {
-  enum Moment { kLoaded, kBegun, kRunning, kThrough, kCommitted, kMoments };
-  for (int moment = 0; moment < kMoments; moment++) {
-    Job job{[](const auto& ready) {
-      ready();
-      for (;;) pause();
-      return 0;
-    }};
-    std::string proc = "/proc/" + std::to_string(job.pid());
-    int before = entries(proc + "/fd");
-    Job tracer{[&](const auto&) {
-      FaultInjector faults;
-      Freezer freezer;
-      if (!freezer.freeze({job.pid()}, soon()).ok()) return 1;
-      ProgramRunner runner(*freezer.find(job.pid()), faults, kBatch);
-      Program program;
-      for (uint64_t fd = 0; fd < 1000; fd++) program.operations.push_back(duplicate(0, fd % 200 + 400));
-      for (uint64_t fd = 400; fd < 600; fd++) program.operations.push_back(close_any(fd));
-      program.point = 1000;
-      if (!runner.load(program, soon()).ok()) return 2;
-      if (moment >= kBegun && !runner.begin(1000, soon()).ok()) return 3;
-      if (moment == kRunning) usleep(100);
-      if (moment >= kThrough && !runner.complete(soon()).ok()) return 4;
-      if (moment >= kCommitted && !runner.commit().ok()) return 5;
-      kill(getpid(), SIGKILL);
-      return 6;
-    }};
-    CHECK_EQUAL(tracer.exit_status(), -1);
-    CHECK(comes_true([&] { return entries(proc + "/fd") == before && entries(proc + "/task") == 1; }));
-    CHECK_EQUAL(entries(proc + "/fd"), before);
-    CHECK_EQUAL(entries(proc + "/task"), 1);
-    CHECK(job.reaches('S'));
+  for (const Injecting& injecting : kBoth) {
+    enum Moment { kLoaded, kBegun, kRunning, kThrough, kCommitted, kMoments };
+    for (int moment = 0; moment < kMoments; moment++) {
+      Job job{[](const auto& ready) {
+        ready();
+        for (;;) pause();
+        return 0;
+      }};
+      std::string proc = "/proc/" + std::to_string(job.pid());
+      int before = entries(proc + "/fd");
+      Job tracer{[&](const auto&) {
+        FaultInjector faults;
+        Freezer freezer;
+        if (!freezer.freeze({job.pid()}, soon()).ok()) return 1;
+        ProgramRunner runner(*freezer.find(job.pid()), faults, injecting);
+        Program program;
+        for (uint64_t fd = 0; fd < 1000; fd++) program.operations.push_back(duplicate(0, fd % 200 + 400));
+        for (uint64_t fd = 400; fd < 600; fd++) program.operations.push_back(close_any(fd));
+        program.point = 1000;
+        if (!runner.load(program, soon()).ok()) return 2;
+        if (moment >= kBegun && !runner.begin(1000, soon()).ok()) return 3;
+        if (moment == kRunning) usleep(100);
+        if (moment >= kThrough && !runner.complete(soon()).ok()) return 4;
+        if (moment >= kCommitted && !runner.commit().ok()) return 5;
+        kill(getpid(), SIGKILL);
+        return 6;
+      }};
+      CHECK_EQUAL(tracer.exit_status(), -1);
+      CHECK(comes_true([&] { return entries(proc + "/fd") == before && entries(proc + "/task") == 1; }));
+      CHECK_EQUAL(entries(proc + "/fd"), before);
+      CHECK_EQUAL(entries(proc + "/task"), 1);
+      CHECK(job.reaches('S'));
+    }
   }
 }
 
 TEST("the thread of a batch looks at fds of the job, before it runs and after") {
-  std::string path = "/tmp/fdmove-look-" + std::to_string(getpid());
-  int file = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-  CHECK(file >= 0);
-  unlink(path.c_str());
-  CHECK_EQUAL(write(file, "hello", 5), ssize_t{5});
-  CHECK_EQUAL(fcntl(file, F_SETSIG, SIGUSR1), 0);
-  struct stat status;
-  CHECK_EQUAL(fstat(file, &status), 0);
-  Frozen frozen;  // has a copy of it
-  CHECK_OK(frozen.status);
-  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
-  Program program;
-  program.operations = {duplicate(static_cast<uint64_t>(file), 100)};
-  program.looks = {file, 100};
-  CHECK_OK(runner.load(program, soon()));
-  CHECK(runner.can_look());
-  CHECK(runner.looks().empty());
-  CHECK_OK(runner.begin_look(true));
-  CHECK_OK(runner.end_look(soon()));
-  CHECK_EQUAL(runner.looks().size(), size_t{2});
-  std::vector<BatchLook> before = runner.looks();
-  CHECK_EQUAL(before[0].asked, 0);
-  CHECK_EQUAL(before[0].status.stx_ino, status.st_ino);
-  CHECK_EQUAL(+before[0].status.stx_mode, S_IFREG | 0640);
-  CHECK_EQUAL(before[0].status.stx_nlink, 0u);
-  CHECK_EQUAL(before[0].flags & (O_ACCMODE | O_APPEND), O_RDWR | O_APPEND);
-  CHECK_EQUAL(before[0].cloexec, FD_CLOEXEC);
-  CHECK_EQUAL(before[0].signal, SIGUSR1);
-  CHECK_EQUAL(before[0].owned, 0);
-  CHECK_EQUAL(before[0].owner.pid, 0);
-  CHECK_EQUAL(before[1].asked, -EBADF);
-  CHECK_EQUAL(before[1].flags, -EBADF);
-  auto outcome = runner.run(1, soon());
-  CHECK_OK(outcome);
-  CHECK_EQUAL(outcome->failed_at, -1);
-  CHECK_OK(runner.begin_look(false));
-  CHECK_OK(runner.end_look(soon()));
-  std::vector<BatchLook> after = runner.looks();
-  CHECK_EQUAL(after[0].offset, 5);
-  CHECK_EQUAL(after[1].status.stx_ino, status.st_ino);
-  CHECK_EQUAL(after[1].cloexec, 0);
-  CHECK_OK(runner.rollback(soon()));
-  CHECK_OK(runner.finish(soon()));
-  CHECK_EQUAL(frozen.fds(), frozen.before);
-  CHECK_EQUAL(frozen.threads(), 1);
-  close(file);
-}
-
-TEST("the thread of a batch goes on from its look without a stop, whether or not it has looked by then") {
-  for (bool late : {false, true}) {
-    Frozen frozen;
+  for (const Injecting& injecting : kBoth) {
+    std::string path = "/tmp/fdmove-look-" + std::to_string(getpid());
+    int file = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    CHECK(file >= 0);
+    unlink(path.c_str());
+    CHECK_EQUAL(write(file, "hello", 5), ssize_t{5});
+    CHECK_EQUAL(fcntl(file, F_SETSIG, SIGUSR1), 0);
+    struct stat status;
+    CHECK_EQUAL(fstat(file, &status), 0);
+    Frozen frozen;  // has a copy of it
     CHECK_OK(frozen.status);
-    ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
     Program program;
-    for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
-    program.looks = {0, 400};
+    program.operations = {duplicate(static_cast<uint64_t>(file), 100)};
+    program.looks = {file, 100};
     CHECK_OK(runner.load(program, soon()));
-    CHECK_OK(runner.begin_look(false));
-    if (late) usleep(20'000);
-    CHECK_OK(runner.begin_after_look(program.operations.size()));
+    CHECK(runner.can_look());
+    CHECK(runner.looks().empty());
+    CHECK_OK(runner.begin_look(true));
     CHECK_OK(runner.end_look(soon()));
-    CHECK_EQUAL(runner.looks()[0].asked, 0);
-    CHECK_EQUAL(runner.looks()[1].asked, -EBADF);
-    auto outcome = runner.complete(soon());
+    CHECK_EQUAL(runner.looks().size(), size_t{2});
+    std::vector<BatchLook> before = runner.looks();
+    CHECK_EQUAL(before[0].asked, 0);
+    CHECK_EQUAL(before[0].status.stx_ino, status.st_ino);
+    CHECK_EQUAL(+before[0].status.stx_mode, S_IFREG | 0640);
+    CHECK_EQUAL(before[0].status.stx_nlink, 0u);
+    CHECK_EQUAL(before[0].flags & (O_ACCMODE | O_APPEND), O_RDWR | O_APPEND);
+    CHECK_EQUAL(before[0].cloexec, FD_CLOEXEC);
+    CHECK_EQUAL(before[0].signal, SIGUSR1);
+    CHECK_EQUAL(before[0].owned, 0);
+    CHECK_EQUAL(before[0].owner.pid, 0);
+    CHECK_EQUAL(before[1].asked, -EBADF);
+    CHECK_EQUAL(before[1].flags, -EBADF);
+    auto outcome = runner.run(1, soon());
     CHECK_OK(outcome);
     CHECK_EQUAL(outcome->failed_at, -1);
-    CHECK_EQUAL(outcome->results.size(), program.operations.size());
-    CHECK_EQUAL(frozen.fds(), frozen.before + 500);
+    CHECK_OK(runner.begin_look(false));
+    CHECK_OK(runner.end_look(soon()));
+    std::vector<BatchLook> after = runner.looks();
+    CHECK_EQUAL(after[0].offset, 5);
+    CHECK_EQUAL(after[1].status.stx_ino, status.st_ino);
+    CHECK_EQUAL(after[1].cloexec, 0);
     CHECK_OK(runner.rollback(soon()));
     CHECK_OK(runner.finish(soon()));
     CHECK_EQUAL(frozen.fds(), frozen.before);
     CHECK_EQUAL(frozen.threads(), 1);
+    close(file);
+  }
+}
+
+TEST("the thread of a batch goes on from its look without a stop, whether or not it has looked by then") {
+  for (const Injecting& injecting : kBoth) {
+    for (bool late : {false, true}) {
+      Frozen frozen;
+      CHECK_OK(frozen.status);
+      ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
+      Program program;
+      for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
+      program.looks = {0, 400};
+      CHECK_OK(runner.load(program, soon()));
+      CHECK_OK(runner.begin_look(false));
+      if (late) usleep(20'000);
+      CHECK_OK(runner.begin_after_look(program.operations.size()));
+      CHECK_OK(runner.end_look(soon()));
+      CHECK_EQUAL(runner.looks()[0].asked, 0);
+      CHECK_EQUAL(runner.looks()[1].asked, -EBADF);
+      auto outcome = runner.complete(soon());
+      CHECK_OK(outcome);
+      CHECK_EQUAL(outcome->failed_at, -1);
+      CHECK_EQUAL(outcome->results.size(), program.operations.size());
+      CHECK_EQUAL(frozen.fds(), frozen.before + 500);
+      CHECK_OK(runner.rollback(soon()));
+      CHECK_OK(runner.finish(soon()));
+      CHECK_EQUAL(frozen.fds(), frozen.before);
+      CHECK_EQUAL(frozen.threads(), 1);
+    }
   }
 }
 
 TEST("many fds are closed by few calls, and no other one") {
-  Frozen frozen;
-  CHECK_OK(frozen.status);
-  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
-  Program program;
-  for (uint64_t fd = 400; fd < 500; fd++) program.operations.push_back(duplicate(0, fd));
-  program.operations.push_back(close_any(450));
-  size_t opened = program.operations.size();
-  for (uint64_t at = 1; at < 99; at++) {
-    program.operations.push_back(close_any(0));
-    program.operations.back().call.args[0] = result(at);
+  for (const Injecting& injecting : kBoth) {
+    Frozen frozen;
+    CHECK_OK(frozen.status);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
+    Program program;
+    for (uint64_t fd = 400; fd < 500; fd++) program.operations.push_back(duplicate(0, fd));
+    program.operations.push_back(close_any(450));
+    size_t opened = program.operations.size();
+    for (uint64_t at = 1; at < 99; at++) {
+      program.operations.push_back(close_any(0));
+      program.operations.back().call.args[0] = result(at);
+    }
+    program.operations.push_back(duplicate(0, 600));
+    CHECK_OK(runner.load(program, soon()));
+    CHECK_OK(runner.run(opened, soon()));
+    auto outcome = runner.run(program.operations.size(), soon());
+    CHECK_OK(outcome);
+    CHECK_EQUAL(outcome->failed_at, -1);
+    CHECK_EQUAL(outcome->results.size(), size_t{99});
+    for (size_t at = 0; at < 98; at++) CHECK_EQUAL(outcome->results[at], 0);  // also the one that is closed already: no call of its own
+    CHECK_EQUAL(frozen.fds(), frozen.before + 3);
+    for (int fd : {400, 499, 600}) CHECK(frozen.has(fd));
+    CHECK_OK(runner.commit());
+    CHECK_OK(runner.finish(soon()));
+    CHECK_EQUAL(frozen.threads(), 1);
   }
-  program.operations.push_back(duplicate(0, 600));
-  CHECK_OK(runner.load(program, soon()));
-  CHECK_OK(runner.run(opened, soon()));
-  auto outcome = runner.run(program.operations.size(), soon());
-  CHECK_OK(outcome);
-  CHECK_EQUAL(outcome->failed_at, -1);
-  CHECK_EQUAL(outcome->results.size(), size_t{99});
-  for (size_t at = 0; at < 98; at++) CHECK_EQUAL(outcome->results[at], 0);  // also the one that is closed already: no call of its own
-  CHECK_EQUAL(frozen.fds(), frozen.before + 3);
-  for (int fd : {400, 499, 600}) CHECK(frozen.has(fd));
-  CHECK_OK(runner.commit());
-  CHECK_OK(runner.finish(soon()));
-  CHECK_EQUAL(frozen.threads(), 1);
 }
 
 TEST("a part that nobody waited for is undone with the rest") {
-  Frozen frozen;
-  CHECK_OK(frozen.status);
-  ProgramRunner runner(*frozen.tracee, frozen.faults, kBatch);
-  Program program;
-  for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
-  program.looks = {0};
-  CHECK_OK(runner.load(program, soon()));
-  CHECK_OK(runner.begin_look(true));
-  CHECK_OK(runner.end_look(soon()));
-  CHECK_OK(runner.begin(program.operations.size(), soon()));
-  CHECK_OK(runner.rollback(soon()));
-  CHECK_OK(runner.finish(soon()));
-  CHECK_EQUAL(frozen.fds(), frozen.before);
-  CHECK_EQUAL(frozen.threads(), 1);
-  CHECK_OK(frozen.freezer.release());
-  CHECK(frozen.job.reaches('S'));
+  for (const Injecting& injecting : kBoth) {
+    Frozen frozen;
+    CHECK_OK(frozen.status);
+    ProgramRunner runner(*frozen.tracee, frozen.faults, injecting);
+    Program program;
+    for (uint64_t fd = 400; fd < 900; fd++) program.operations.push_back(duplicate(0, fd));
+    program.looks = {0};
+    CHECK_OK(runner.load(program, soon()));
+    CHECK_OK(runner.begin_look(true));
+    CHECK_OK(runner.end_look(soon()));
+    CHECK_OK(runner.begin(program.operations.size(), soon()));
+    CHECK_OK(runner.rollback(soon()));
+    CHECK_OK(runner.finish(soon()));
+    CHECK_EQUAL(frozen.fds(), frozen.before);
+    CHECK_EQUAL(frozen.threads(), 1);
+    CHECK_OK(frozen.freezer.release());
+    CHECK(frozen.job.reaches('S'));
+  }
 }
 
 TEST("a program whose place is taken is encoded for where it comes to lie") {

@@ -99,6 +99,7 @@ int main(int argc, char **argv) {
   CHECK(argc == 2 && __rseq_size > 0);
   CHECK(open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0644) >= 0);
   for (int i = 0; i < kThreads; ++i) start_thread(count, NULL);
+  while (atomic_load(&counted) == 0) sched_yield();
   answer("ready");
   char line[64];
   while (next_line(line, sizeof line)) {
