@@ -1,20 +1,36 @@
 // SPDX-License-Identifier: MIT
 // Requests that the kernel works on without the threads that made them (io_submit(2), io_uring): they go on while those stand
-// still, and would reach the old files. The pause waits for them (tracer/quiesce.ts); here is found where there may be any.
-import { readdirSync, readFileSync } from 'node:fs'
+// still, and would reach the old files, or memory that is a mapping's no more. The pause waits for them (tracer/quiesce.ts); here is
+// found where there may be any.
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { release } from 'node:os'
 import { fileFlags } from '../plan/file-flags.js'
 import { gone } from './gone.js'
 import { registeredBuffers } from './pinned.js'
-import type { FdTable, JobSnapshot, Obstacle } from './snapshot.js'
+import type { FdTable, HeldMapping, JobSnapshot, Obstacle } from './snapshot.js'
 
 /** A process that may have requests under way. */
 export type AsynchronousIo = {
   readonly pid: number
   /** Fds of its io_uring instances. */
   readonly rings: readonly number[]
-  /** Inodes of OLD (`${dev}:${ino}`) that it writes with O_DIRECT: only of those are requests left that no worker makes. */
+  /**
+   * Inodes of OLD (`${dev}:${ino}`) that it writes with O_DIRECT, or reads where that may be into a mapping of OLD: only of those are
+   * requests left that no worker makes.
+   */
   readonly direct: readonly string[]
+  /** Undefined where it has no mapping of OLD that requests may read into. */
+  readonly into: ReadInto | undefined
+}
+
+/** Where bytes that are read may come to. */
+export type ReadInto = {
+  readonly pid: number
+  readonly tid: number
+  /** The file of OLD that is mapped there. */
+  readonly name: string
+  /** Fds whose requests are waited for. */
+  readonly awaited: ReadonlySet<number>
 }
 
 /** File systems that tell when no direct I/O is under way: native/direct_io.h. */
@@ -33,21 +49,73 @@ export function findAsynchronousIo(
 ): { readonly obstacles: Obstacle[]; readonly io: AsynchronousIo[] } {
   const obstacles = registeredBuffers(snapshot)
   const io: AsynchronousIo[] = []
+  const untold = !tellsDirectIo.has(fileSystem)
   for (const table of snapshot.tables) {
-    const { pid, rings } = table
-    const direct = table.held.filter(({ flags }) => writesDirectly(flags)).map(({ inode }) => inode.key)
-    const submits = direct.length > 0 && hasContext(pid)
-    if (table.held.length === 0 || (rings.length === 0 && !submits)) continue
-    io.push({ pid, rings: rings.map(({ fd }) => fd), direct: [...new Set(direct)] })
-    const untold = !tellsDirectIo.has(fileSystem) || (rings.length > 0 && !opensLate())
-    obstacles.push(...obstaclesOf(table, submits, direct.length > 0 && untold))
+    const { pid, tid, held, rings } = table
+    const mappings = snapshot.processes.find((process) => process.pid === pid)?.mappings ?? []
+    const mapsForWriting = mappings.some(({ mapping }) => mapping.write)
+    const written = held.filter(({ flags }) => writesDirectly(flags))
+    const read = held.filter(({ flags }) => mapsForWriting && !untold && readsDirectly(flags))
+    const submits = (written.length > 0 || mapsForWriting) && hasContext(tid)
+    if (held.length === 0 && !mapsForWriting) continue
+    if (rings.length === 0 && !submits) continue
+    const into = readInto(table, mappings, new Set(untold ? [] : held.map(({ fd }) => fd)))
+    const direct = [...new Set([...written, ...read].map(({ inode }) => inode.key))]
+    io.push({ pid, rings: rings.map(({ fd }) => fd), direct, into })
+    const isUntold = untold || (rings.length > 0 && !opensLate())
+    obstacles.push(...obstaclesOf(table, submits, written.length > 0 && isUntold), ...untoldReads(into))
   }
   return { obstacles, io }
 }
 
-/** Reads under way find in the old file what they would find in the new one. */
 function writesDirectly(flags: number): boolean {
   return (flags & fileFlags.O_DIRECT) !== 0 && (flags & fileFlags.O_ACCMODE) !== fileFlags.O_RDONLY
+}
+
+/** What such a read finds in the old file it would find in the new one; what matters is where it takes that to. */
+function readsDirectly(flags: number): boolean {
+  return (flags & fileFlags.O_DIRECT) !== 0 && (flags & fileFlags.O_ACCMODE) !== fileFlags.O_WRONLY
+}
+
+/** Of a program and its libraries nobody takes the data for buffers of direct I/O. */
+function readInto(
+  { pid, tid }: FdTable,
+  mappings: readonly HeldMapping[],
+  awaited: ReadonlySet<number>,
+): ReadInto | undefined {
+  const programs = new Set(mappings.filter(({ mapping }) => mapping.execute).map(({ inode }) => inode.key))
+  const found = mappings.find(({ mapping, inode }) => mapping.write && !programs.has(inode.key))
+  return found && { pid, tid, name: found.inode.relative.toString() || 'OLD', awaited }
+}
+
+/**
+ * Fds, of whatever storage, that are read with O_DIRECT and not waited for: nothing tells whether a request is under way, and its bytes
+ * would come to what was mapped there before the move.
+ */
+export function untoldReads(into: ReadInto | undefined): Obstacle[] {
+  if (into === undefined) return []
+  const { pid, tid, name, awaited } = into
+  const why =
+    `is read with O_DIRECT by a process that uses io_submit or io_uring: a request may be under way into its mapping of ${name}, and ` +
+    'nothing tells of it; the program must close the one or unmap the other'
+  return fdsOf(tid).flatMap((fd): Obstacle[] => {
+    if (awaited.has(Number(fd))) return []
+    try {
+      const [, flags = '0'] = /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/${tid}/fdinfo/${fd}`, 'latin1')) ?? []
+      if (!readsDirectly(Number.parseInt(flags, 8))) return []
+      return [{ pid, kind: 'aio', what: `fd ${fd} -> ${readlinkSync(`/proc/${tid}/fd/${fd}`)}`, why }]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
+function fdsOf(tid: number): string[] {
+  try {
+    return readdirSync(`/proc/${tid}/fd`)
+  } catch (error) {
+    return gone(error) ?? []
+  }
 }
 
 function obstaclesOf({ pid, rings }: FdTable, submits: boolean, untold: boolean): Obstacle[] {
@@ -65,9 +133,9 @@ function obstaclesOf({ pid, rings }: FdTable, submits: boolean, untold: boolean)
 }
 
 /** Whether the process has called io_setup(2): its completions are mapped. */
-function hasContext(pid: number): boolean {
+function hasContext(tid: number): boolean {
   try {
-    return readFileSync(`/proc/${pid}/maps`, 'latin1').includes('/[aio]')
+    return readFileSync(`/proc/${tid}/maps`, 'latin1').includes('/[aio]')
   } catch (error) {
     return gone(error) ?? false
   }

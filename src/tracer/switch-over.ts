@@ -4,7 +4,7 @@
 
 import type { SettledFile } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
-import type { AsynchronousIo } from '../job/asynchronous-io.js'
+import { type AsynchronousIo, untoldReads } from '../job/asynchronous-io.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { native, type Session, type StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
@@ -195,7 +195,12 @@ function quietly(
   // A file that could not be opened beforehand cannot be waited for yet.
   const waitedFor = prepared.io.map((one) => ({ ...one, direct: one.direct.filter((key) => sources.has(key)) }))
   quiesce(session, waitedFor, sources, deadlineUs)
-  if (isAsPrepared(context, prepared, pids, ahead) && areMappedAsBefore(session, prepared.snapshot)) return prepared
+  if (
+    isAsPrepared(context, prepared, pids, ahead) &&
+    areMappedAsBefore(session, prepared.snapshot) &&
+    prepared.io.every(({ into }) => untoldReads(into).length === 0) // else refused by the plan
+  )
+    return prepared
   if (ahead !== undefined) rollback(session) // a look at the job shall find nothing of ours in it
   const anew = planAnew(context, pids, deadlineUs)
   if (anew.io.every((one) => waitedFor.some((before) => includes(before, one)))) return anew

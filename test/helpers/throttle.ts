@@ -12,9 +12,28 @@ import { freshDirectory } from './storage.js'
  * cgroups of version 1.
  */
 export async function throttleWrites(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
+  const written = await throttle(cleanup, pid, path, 'write', bytes)
+  if (written === undefined) return false
+  await until('the device is waited for', () => written() > bytes / 2)
+  return true
+}
+
+/** The same for what it will read; there is nothing to wait for yet. */
+export async function throttleReads(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
+  return (await throttle(cleanup, pid, path, 'read', bytes)) !== undefined
+}
+
+/** Yields what tells how many bytes there have been. */
+async function throttle(
+  cleanup: Cleanup,
+  pid: number,
+  path: string,
+  what: 'read' | 'write',
+  bytes: number,
+): Promise<(() => number) | undefined> {
   const hierarchy = await freshDirectory(cleanup)
   const mounted = await execa('mount', ['-t', 'cgroup', '-o', 'blkio', 'none', hierarchy], { reject: false })
-  if (mounted.failed) return false
+  if (mounted.failed) return undefined
   cleanup.add('mounts', () => execa('umount', [hierarchy]))
   const directory = `${hierarchy}/fdmove-test-${process.pid}`
   mkdirSync(directory)
@@ -23,14 +42,12 @@ export async function throttleWrites(cleanup: Cleanup, pid: number, path: string
   const { stdout } = await execa('findmnt', ['--noheadings', '--output', 'SOURCE', path])
   const device = readFileSync(`/sys/class/block/${stdout.replace('/dev/', '')}/dev`, 'latin1').trim()
   try {
-    writeFileSync(`${directory}/blkio.throttle.write_bps_device`, `${device} ${bytes}`)
+    writeFileSync(`${directory}/blkio.throttle.${what}_bps_device`, `${device} ${bytes}`)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
   }
   writeFileSync(`${directory}/cgroup.procs`, String(pid))
-  const written = () =>
-    Number(new RegExp(`^${device} Write (\\d+)$`, 'm').exec(readFileSync(served, 'latin1'))?.[1] ?? 0)
-  await until('the device is waited for', () => written() > bytes / 2)
-  return true
+  const title = what === 'read' ? 'Read' : 'Write'
+  return () => Number(new RegExp(`^${device} ${title} (\\d+)$`, 'm').exec(readFileSync(served, 'latin1'))?.[1] ?? 0)
 }

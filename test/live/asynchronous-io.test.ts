@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Writes that no thread waits in, under way all the time: none may reach only the old file.
+// Requests that no thread waits in: none may reach only the old file, or memory that the job has no more.
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import { need } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
-import { throttleWrites } from '../helpers/throttle.js'
+import { throttleReads, throttleWrites } from '../helpers/throttle.js'
 
 const moves = 2
 
@@ -83,3 +83,39 @@ test('direct writes on a file system that does not tell when they end are refuse
     await target.end()
   }
 })
+
+for (const how of ['aio,shared', 'aio,private', 'ring,shared', 'ring,private']) {
+  test(`${how}: what is read into a mapping while the job is moved is there`, async ({
+    cleanup,
+    skip,
+    storage,
+    spawnTarget,
+  }) => {
+    const [old, fresh] = [await storage('ext4', 300), await storage('ext4', 300)]
+    const target = await spawnTarget('async-reader', `${old.path}/mapped`, `${old.path}/file`, how)
+    const slow = await throttleReads(cleanup, target.pid, old.path, 7e5) // all of it takes six seconds
+    need({ skip }, 'blkio', slow, 'the kernel does not throttle block devices')
+    expect(await target.send('begin')).toBe('ok')
+    await move(target.pid, { old: old.path, new: fresh.path }, ['--max-pause', '20s'])
+    expect(await target.send('check')).toBe('ok')
+    await old.umount()
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+
+  test(`${how}: a mapping that may be read into from a storage that does not tell is refused by name`, async ({
+    storage,
+    spawnTarget,
+  }) => {
+    const [old, fresh, other] = [await storage('ext4', 300), await storage('ext4', 300), await storage('ext4', 300)]
+    const target = await spawnTarget('async-reader', `${old.path}/mapped`, `${other.path}/file`, how)
+    const result = await tryMove(target.pid, { old: old.path, new: fresh.path })
+    expectRefused(result, 'ERR_FDMOVE_HOLD')
+    expect(result.stderr).toContain('is read with O_DIRECT')
+    expect(await target.send('begin')).toBe('ok')
+    expect(await target.send('check')).toBe('ok')
+    expect(await target.send('close')).toBe('ok')
+    await move(target.pid, { old: old.path, new: fresh.path })
+    await old.umount()
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
