@@ -12,6 +12,7 @@ namespace {
 constexpr uint64_t kPresent = uint64_t{1} << 63;
 constexpr uint64_t kSwapped = uint64_t{1} << 62;
 constexpr uint64_t kOfFile = uint64_t{1} << 61;
+constexpr uint64_t kExclusive = uint64_t{1} << 56;
 constexpr uint64_t kGuard = uint64_t{1} << 58;  // Linux 6.15
 
 constexpr size_t kEntriesAtOnce = 8192;
@@ -44,7 +45,10 @@ Result<MappingPages> PageMap::pages(RemoteAddress start, RemoteAddress end) cons
     for (size_t index = 0; index < static_cast<size_t>(got) / sizeof(uint64_t); index++, at += page) {
       const uint64_t entry = entries[index];
       if ((entry & kGuard) != 0) append_page(found.guards, at, page);
-      else if ((entry & (kPresent | kSwapped)) != 0 && (entry & kOfFile) == 0) append_page(found.changed, at, page);
+      else if ((entry & (kPresent | kSwapped)) != 0 && (entry & kOfFile) == 0) {
+        append_page(found.changed, at, page);
+        if ((entry & (kPresent | kExclusive)) == kPresent) found.shared += page;
+      }
     }
   }
   return found;

@@ -18,6 +18,7 @@ struct PageRange {
 struct MappingPages {
   std::vector<PageRange> changed;  ///< the process's own, swapped out or not: written to once, in a private mapping
   std::vector<PageRange> guards;   ///< nobody may touch them: MADV_GUARD_INSTALL of madvise(2)
+  size_t shared = 0;               ///< bytes of `changed` that other processes have as well, since fork(2); not of what is swapped out
 };
 
 /** /proc/PID/pagemap of one process. Opening it takes longer than reading it for a mapping of a library. */

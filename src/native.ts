@@ -146,6 +146,8 @@ export type Native = {
   mappingsAt(tid: number, addresses: BigUint64Array): BigUint64Array
   /** The addresses of those pages of a private file mapping that are the process's own by now. ESRCH when it has ended. */
   changedPages(tid: number, start: bigint, end: bigint): BigUint64Array
+  /** How many bytes of those pages other processes have as well, since fork(2). */
+  sharedBytes(tid: number, start: bigint, end: bigint): bigint
   /** Whether this kernel can re-point /proc/PID/exe. */
   canSetExe(): boolean
   /** Its number on this architecture. */

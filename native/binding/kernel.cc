@@ -193,6 +193,15 @@ Napi::Value changed_pages(const Napi::CallbackInfo& info) {
   return list;
 }
 
+/** sharedBytes(tid, start, end) -> how much of those pages other processes have as well, since fork(2). */
+Napi::Value shared_bytes(const Napi::CallbackInfo& info) {
+  auto map = PageMap::open(static_cast<pid_t>(to_i64(info[0])));
+  if (!map.ok()) return throw_failure(info.Env(), map.failure());
+  auto found = map->pages(to_u64(info[1]), to_u64(info[2]));
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
+  return Napi::BigInt::New(info.Env(), uint64_t{found->shared});
+}
+
 /**
  * reserveFds(count): lets our table of fds grow by so many now. It waits for an RCU grace period where threads share it, as here:
  * expand_fdtable() in fs/file.c. What the limit forbids will tell later.
@@ -326,6 +335,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("reserveFds", Napi::Function::New(env, reserve_fds, "reserveFds"));
   exports.Set("mappingsAt", Napi::Function::New(env, mappings_at, "mappingsAt"));
   exports.Set("changedPages", Napi::Function::New(env, changed_pages, "changedPages"));
+  exports.Set("sharedBytes", Napi::Function::New(env, shared_bytes, "sharedBytes"));
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));
   exports.Set("pidfdOpen", Napi::Function::New(env, pidfd_open, "pidfdOpen"));

@@ -157,6 +157,34 @@ test('private pages are not moved where the memory cgroup of the job has no room
   await one.umount()
 })
 
+test('private pages that processes share by fork are not moved where there is no room for one of each', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  cleanup,
+  skip,
+}) => {
+  const cgroup = makeMemoryCgroup(cleanup)
+  need({ skip }, 'memcg', cgroup !== undefined, 'no memory cgroup can be made')
+  const [one, other] = [await storage('ext4', 128), await storage('ext4', 128)]
+  const command = `echo $$ > ${cgroup!.processes} && exec ${compileTarget('large-private')} ${one.path}/large 64 3`
+  const target = await spawnProgram(['/bin/sh', '-c', command])
+  expect(await target.nextLine()).toBe('ready')
+  const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--tree', '--json', '--max-pause', '20s']
+  cgroup!.leaveRoom(64 << 20) // 32 MiB are changed, and there are four processes
+  const refused = await fdmove(...args)
+  expect(refused.exitCode, refused.stdout).toBe(3)
+  expect(refused.stdout).toContain('share since fork()')
+  expect(await target.send('check')).toBe('ok')
+
+  cgroup!.leaveRoom(160 << 20)
+  const moved = await fdmove(...args)
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(moved.json).toMatchObject({ processes: Array.from({ length: 4 }, () => ({ moved: { mappings: 1 } })) })
+  expect(await target.send('check')).toBe('ok')
+  await one.umount()
+})
+
 for (const user of ['root', 'nobody']) {
   for (const [hard, hardLimit] of [
     ['can', 64 << 10],
