@@ -26,6 +26,12 @@ Failure too_long(pid_t tid) {
   return refusal("ERR_FDMOVE_MAX_PAUSE", "the pause would have been longer than --max-pause allows; nothing was moved", tid);
 }
 
+/** Whether a process has a memory still: one that was killed has none. */
+bool has_memory(pid_t tid) {
+  auto mappings = read_proc("/proc/" + std::to_string(tid) + "/maps", 1);
+  return mappings.ok() && !mappings->empty();
+}
+
 /** Whether the executable of a process is the file behind one of its fds. */
 bool is_exe(pid_t tid, int fd) {
   const std::string directory = "/proc/" + std::to_string(tid);
@@ -310,7 +316,7 @@ Status Remapper::take_back(MappingStep& step) {
 Status Remapper::rollback() {
   Status status = Done{};
   auto note = [&](Status one) {
-    if (!one.ok() && status.ok() && !tracee().gone()) status = one;
+    if (!one.ok() && status.ok() && !tracee().gone() && has_memory(tracee().tid())) status = one;
   };
   for (; !steps_.empty(); steps_.pop_back())
     if (!tracee().gone()) note(take_back(steps_.back()));

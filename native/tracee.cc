@@ -162,7 +162,11 @@ Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline
   if (gone_) return Failure{ESRCH, "inject", Side::kTracer, tid_};
   // It is running, not stopped: the next question would give ESRCH, as one that is gone does.
   if (stuck_) return Failure{ETIMEDOUT, "inject", Side::kTracee, tid_, nullptr, "an earlier call hangs in the kernel"};
-  if (!injecting_) FDMOVE_TRY(begin_injection(deadline));
+  if (!injecting_) {
+    Status begun = begin_injection(deadline);
+    if (!begun.ok() && begun.failure().error == ESRCH) mark_gone();
+    FDMOVE_TRY(begun);
+  }
   return ended_badly(injection_.begin(tid_, nr, args));
 }
 

@@ -25,6 +25,10 @@ export function toFdmoveError(error: unknown): FdmoveError {
     return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', text, options)
   }
   if (code === 'ETIMEDOUT') return new FdmoveError('ERR_FDMOVE_STOP_TIMEOUT', `${message}; nothing was moved`, options)
+  if (code === 'ESRCH' && tid) {
+    const text = `thread ${tid} ended while the job stood still: a signal or the kernel ended its process; nothing was moved, try again`
+    return new FdmoveError('ERR_FDMOVE_CHANGED', text, options)
+  }
   if (code === 'ENOMEM' && side === 'tracee')
     return new FdmoveError('ERR_FDMOVE_INJECT', `${message}; nothing was moved`, options)
   return new FdmoveError(code === undefined ? 'ERR_FDMOVE_INTERNAL' : 'ERR_FDMOVE_INJECT', message, options)

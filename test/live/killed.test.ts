@@ -226,3 +226,29 @@ function copying(command: number): boolean {
     }
   })
 }
+
+test('whenever in the pause one of many processes with mappings is killed, the others are whole', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [one, other] = [await storage('ext4', 64), await storage('ext4', 64)]
+  let [on, left] = [one, other]
+  for (let step = 0; step < 12; step++) {
+    const target = await spawnTarget('large-private', `${on.path}/file${step}`, '24', '4')
+    const children = childrenOf(target.pid)
+    const victim = children[step % children.length]!
+    const args = ['--from', on.path, '--to', left.path, '--pid', target.pid, '--tree', '--json', '--max-pause', '20s']
+    const command = startCommand(args)
+    await until('the stop', () => threadStates(victim).every(({ tracerPid }) => tracerPid !== 0))
+    await delay(step * 15)
+    process.kill(victim, 'SIGKILL')
+    const { exitCode, stderr } = await command
+    expect([0, 1], stderr).toContain(exitCode)
+    if (exitCode === 1) expect(stderr).toContain('ended while the job stood still')
+    expect(await target.send('check')).toBe('ok')
+    const maps = [target.pid, ...children].map((pid) => (gone(pid) ? '' : readFileSync(`/proc/${pid}/maps`, 'utf8')))
+    expect(maps.some((text) => text.includes(`${exitCode === 0 ? on.path : left.path}/`))).toBe(false)
+    expect(await target.end()).toEqual({ exitCode: 0 })
+    if (exitCode === 0) [on, left] = [left, on]
+  }
+}, 120_000)
