@@ -18,6 +18,10 @@ struct MappingState {
   int key = 0;        ///< protection key
 
   [[nodiscard]] bool has(std::string_view flag) const { return flags.find(flag) != std::string::npos; }
+  /** Takes a flag away, and leaves a blank more. */
+  void remove(std::string_view flag) {
+    if (const size_t at = flags.find(flag); at != std::string::npos) flags.erase(at, flag.size());
+  }
 };
 
 /** Whether two texts of VmFlags say the same of what the program asked for: soft-dirty is the kernel's own affair. */

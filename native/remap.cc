@@ -215,9 +215,9 @@ Status Remapper::look(const std::vector<MappingMove>& moves) {
   return Done{};
 }
 
-std::vector<RemoteAddress> Remapper::starts() const {
+std::vector<RemoteAddress> Remapper::starts(const std::vector<MappingStep>& steps) {
   std::vector<RemoteAddress> starts;
-  for (const MappingStep& step : steps_) starts.push_back(step.move.start);
+  for (const MappingStep& step : steps) starts.push_back(step.move.start);
   return starts;
 }
 
@@ -238,7 +238,7 @@ Status Remapper::move_all(const std::vector<Request>& requests, const Deadline& 
 
   std::vector<std::vector<MappingState>> states(requests.size());
   FDMOVE_TRY(ask_of_each(requests, [&](size_t at) -> Status {
-    auto now = requests[at].on->states_.read(requests[at].on->starts());
+    auto now = requests[at].on->states_.read(starts(requests[at].on->steps_));
     if (!now.ok()) return now.failure();
     states[at] = now.take();
     return Done{};
@@ -253,17 +253,41 @@ Status Remapper::move_rest(const Deadline& until) {
   return Done{};
 }
 
-/** Every mapping must be treated as it was. What mlockall(MCL_FUTURE) locked though it was not, is unlocked. */
-Status Remapper::compare_states(const std::vector<MappingState>& states) {
+/**
+ * What mlockall(MCL_FUTURE) and PR_SET_MEMORY_MERGE of prctl(2) do to every new mapping, and so to those of ours, is undone where it was not
+ * so before. `states` are what there is now, and what there will be.
+ */
+Status Remapper::undo_defaults(const std::vector<MappingStep>& steps, std::vector<MappingState>& states) {
+  bool locks = false, merges = false;
+  for (size_t index = 0; index < steps.size(); index++) {
+    locks |= states[index].has("lo") && !steps[index].state.has("lo");
+    merges |= states[index].has("mg") && !steps[index].state.has("mg");
+  }
+  for (size_t index = 0; index < steps.size(); index++) {
+    const MappingStep& step = steps[index];
+    MappingState& now = states[index];
+    const bool is_known = !now.flags.empty();  // else it is one with its neighbour now
+    auto is_new = [&](const char* flag) { return !step.state.has(flag) && (!is_known || now.has(flag)); };
+    if (locks && is_new("lo")) {
+      FDMOVE_TRY(make({"munlock", SYS_munlock, {step.move.start, step.move.size()}}));
+      now.remove("lo");
+      now.remove("lf");
+    }
+    if (merges && is_new("mg")) {
+      FDMOVE_TRY(make({"madvise", SYS_madvise, {step.move.start, step.move.size(), MADV_UNMERGEABLE}}));
+      now.remove("mg");
+    }
+  }
+  return Done{};
+}
+
+/** Every mapping must be treated as it was. */
+Status Remapper::compare_states(std::vector<MappingState>& states) {
+  FDMOVE_TRY(undo_defaults(steps_, states));
   for (size_t index = 0; index < steps_.size(); index++) {
     const MappingStep& step = steps_[index];
     const MappingState& now = states[index];
     if (now.flags.empty()) continue;  // it is one with its neighbour now
-    if (now.has("lo") && !step.state.has("lo")) {
-      auto unlocked = injector_.call("munlock", SYS_munlock, {step.move.start, step.move.size()});
-      if (!unlocked.ok()) return unlocked.failure();
-      continue;
-    }
     std::set<std::string> before = letters(step.state.flags);
     // Private pages in what was never writable, a debugger or a uprobe made: written to by the job, they are counted as memory.
     if (!step.move.shared && now.has("ac")) before.insert("ac");
@@ -318,8 +342,18 @@ Status Remapper::rollback() {
   auto note = [&](Status one) {
     if (!one.ok() && status.ok() && !tracee().gone() && has_memory(tracee().tid())) status = one;
   };
-  for (; !steps_.empty(); steps_.pop_back())
-    if (!tracee().gone()) note(take_back(steps_.back()));
+  std::vector<MappingStep> replaced;
+  for (; !steps_.empty(); steps_.pop_back()) {
+    if (tracee().gone()) continue;
+    MappingStep& step = steps_.back();
+    const bool is_replaced = step.phase == Phase::kReplaced;
+    note(take_back(step));
+    if (is_replaced) replaced.push_back(std::move(step));
+  }
+  if (!replaced.empty() && !tracee().gone()) {
+    auto states = states_.read(starts(replaced));
+    note(states.ok() ? undo_defaults(replaced, *states) : Status{states.failure()});
+  }
   // Only now is no mapping of the new program left.
   if (old_exe_ && !tracee().gone() && !is_exe(tracee().tid(), *old_exe_)) note(set_exe(injector_, *old_exe_));
   commit();

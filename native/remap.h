@@ -72,8 +72,9 @@ class Remapper {
   Status advise(const MappingStep& step);
   Status lock(const MappingStep& step);
   Status take_back(MappingStep& step);
-  [[nodiscard]] std::vector<RemoteAddress> starts() const;
-  Status compare_states(const std::vector<MappingState>& states);
+  static std::vector<RemoteAddress> starts(const std::vector<MappingStep>& steps);
+  Status undo_defaults(const std::vector<MappingStep>& steps, std::vector<MappingState>& states);
+  Status compare_states(std::vector<MappingState>& states);
 
   Injector injector_;
   Injecting injecting_;

@@ -297,3 +297,25 @@ for (const megabytes of [1, 400]) {
     expect(await target.end()).toEqual({ exitCode: 0 })
   }, 120_000)
 }
+
+for (const how of ['lock', 'merge']) {
+  test(`what a job has told the kernel to ${how} from then on does not come upon mappings from before, whichever call fails`, async ({
+    storage,
+    spawnProgram,
+    skip,
+  }) => {
+    const [one, other] = [await storage('ext4'), await storage('ext4')]
+    const target = await spawnProgram([compileTarget('new-defaults'), `${one.path}/file`, how])
+    need({ skip }, 'merging of all memory', (await target.nextLine()) === 'ready', 'Linux 6.4 or newer')
+    for (let at = 1; ; at++) {
+      const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json']
+      const moved = await runCommand(args, { FDMOVE_TEST_FAIL_AT: String(at) })
+      expect(await target.send('check'), `call ${at}`).toBe('ok')
+      if (moved.exitCode === 0) break
+      expect(moved.json, `call ${at}: ${moved.stderr}`).toMatchObject({ ok: false, targetChanged: false })
+    }
+    await one.umount()
+    expect(await target.send('check')).toBe('ok')
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
