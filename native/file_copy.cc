@@ -84,6 +84,12 @@ Result<uint64_t> kernel_copy(int from, int to, Range range, bool& across, CopyCo
   return done;
 }
 
+/**
+ * Whether this errno of SEEK_DATA and SEEK_HOLE says that nothing is known about holes. ext4 says ENOENT behind data that lie in the inode
+ * itself (`inline_data`), as long as what was written after them is in memory only (`ext4_inline_data_iomap()` in fs/ext4/inline.c).
+ */
+bool tells_no_holes(int error) { return error == EINVAL || error == EOPNOTSUPP || error == ENOENT; }
+
 }  // namespace
 
 Status CopyControl::account(uint64_t bytes) {
@@ -136,12 +142,13 @@ Result<std::vector<Range>> data_ranges(int fd, uint64_t size) {
     off_t data = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
     if (data < 0) {
       if (errno == ENXIO) break;
-      if (errno == EINVAL || errno == EOPNOTSUPP) return std::vector<Range>{{0, size}};
+      if (tells_no_holes(errno)) return std::vector<Range>{{0, size}};
       return kernel_failure("lseek", 0, "SEEK_DATA");
     }
     off_t hole = lseek(fd, data, SEEK_HOLE);
     if (hole < 0) {
       if (errno == ENXIO) break;  // truncated meanwhile
+      if (tells_no_holes(errno)) return std::vector<Range>{{0, size}};
       return kernel_failure("lseek", 0, "SEEK_HOLE");
     }
     uint64_t begin = static_cast<uint64_t>(data);
