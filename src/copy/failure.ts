@@ -7,6 +7,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   EDQUOT: 'ERR_FDMOVE_NO_SPACE',
   EROFS: 'ERR_FDMOVE_READ_ONLY',
   EFBIG: 'ERR_FDMOVE_CANNOT_HOLD',
+  EOVERFLOW: 'ERR_FDMOVE_CANNOT_HOLD',
   ENAMETOOLONG: 'ERR_FDMOVE_CANNOT_HOLD',
   EACCES: 'ERR_FDMOVE_PERMISSION',
   EPERM: 'ERR_FDMOVE_PERMISSION',
@@ -23,13 +24,20 @@ function isErrorCode(code: string): code is ErrorCode {
 export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError {
   if (cause instanceof FdmoveError) return cause
   const { code = '', message } = cause as NodeJS.ErrnoException
-  const text = `${what.toString()}: ${message}${code === 'EMFILE' ? `; ${moreFiles}` : ''}`
+  const advice = advices[code]
+  const text = `${what.toString()}: ${message}${advice === undefined ? '' : `; ${advice}`}`
   if (isErrorCode(code)) return new FdmoveError(code, text, { cause })
   return new FdmoveError(codes[code] ?? 'ERR_FDMOVE_COPY', text, { cause })
 }
 
 /** What to do about EMFILE of fdmove's own. */
 export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
+
+const advices: Readonly<Record<string, string>> = {
+  EMFILE: moreFiles,
+  // An idmapped mount that has no number for who makes a file, or an owner there that is out of its range. mount_setattr(2).
+  EOVERFLOW: 'NEW is an idmapped mount that has no number for this owner: name a plain mount of the same file system',
+}
 
 /** libuv has no name for ESTALE. */
 const staleErrno = -116

@@ -3,7 +3,7 @@
 import { lstatSync, statSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
-import { type FdInfo, type InotifyWatch, parseFdInfo, parseMaps, printedPath } from '../proc/index.js'
+import { type FdInfo, type InotifyWatch, type Mount, parseFdInfo, parseMaps, printedPath } from '../proc/index.js'
 import type { MountTable } from '../scan/mount-table.js'
 import type { ScanContext } from '../scan/process-holds.js'
 import { locate, relativeOf } from '../scan/storage.js'
@@ -20,6 +20,8 @@ export type HoldReader = {
   heldInotify(fd: WalkedFd, info: FdInfo | undefined): HeldInotify | undefined
   /** Mappings of files of OLD. Throws ENOENT, ESRCH when the process has ended. */
   heldMappings(tid: number, maps: Buffer, table: MountTable | undefined): JobProcess['mappings']
+  /** A place (`kind` is `cwd`, `root` or an fd with its number) held through a mount that shows other owners than OLD does. */
+  obstacleOfPlace(pid: number, kind: string, place: Place | undefined, table: MountTable | undefined): Obstacle[]
   /** What of an fd cannot be moved, whatever the rest of the job is. */
   obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[]
 }
@@ -28,7 +30,7 @@ export function createHoldReader(
   { storage, mounts, sockets }: Pick<ScanContext, 'storage' | 'mounts' | 'sockets'>,
   ownTable: MountTable,
 ): HoldReader {
-  return { heldInode, heldFd, heldInotify, heldMappings, obstaclesOf }
+  return { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf }
 
   function heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined {
     const deleted = isDeleted(place)
@@ -133,6 +135,24 @@ export function createHoldReader(
     return found.map((one, index) => ({ ...one, flags: new Set(flags[index]!.split(' ')) }))
   }
 
+  /**
+   * An idmapped mount shows each file with another owner (mount_setattr(2), MOUNT_ATTR_IDMAP). What is made at NEW is given the owners
+   * that OLD shows: they have to be those by which the job may do what it does.
+   */
+  function obstacleOfPlace(
+    pid: number,
+    kind: string,
+    place: Place | undefined,
+    table: MountTable | undefined,
+  ): Obstacle[] {
+    const mount = place && mounts.get(place.mountId)
+    if (place === undefined || mount === undefined || isIdmapped(mount) === isIdmapped(storage.mount)) return []
+    if (heldInode(place, table) === undefined) return []
+    const [shown, by] = isIdmapped(mount) ? ['the idmapped mount', 'a plain one'] : ['a plain mount', 'an idmapped one']
+    const why = `is held through ${shown} ${mount.mountPoint.toString()}, and OLD is ${by}, where the files have other owners; say --from ${mount.mountPoint.toString()}, where the job has that mount (nsenter -m -t ${pid})`
+    return [{ pid, kind: kind.split(' ')[0]!, what: `${kind} -> ${place.link.toString()}`, why }]
+  }
+
   function obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[] {
     const found: Obstacle[] = []
     const add = (kind: string, name: string, why: string) =>
@@ -144,6 +164,7 @@ export function createHoldReader(
         'unix socket',
         `is bound on OLD (${sockets.get(Number(socket[1]))!.name.toString()}); stop it listening there, or close its connections`,
       )
+    if (isPath(fd.link)) found.push(...obstacleOfPlace(pid, `fd ${fd.fd}`, fd, table))
     if (info === undefined) return found
     if (info.marks.some((mark) => mark.on !== 'mount' && storage.devices.includes(mark.device)))
       add('fanotify', 'fanotify', 'marks the file system of OLD; stop the program that watches')
@@ -159,6 +180,10 @@ export function createHoldReader(
       add('io_uring', 'io_uring', 'has files registered whose paths this kernel does not tell: they may be of OLD')
     return found
   }
+}
+
+function isIdmapped({ options }: Mount): boolean {
+  return options.includes('idmapped')
 }
 
 const slash = 0x2f

@@ -66,7 +66,10 @@ export function createJobReader(from: Buffer): JobReader {
   const filter: WalkFilter = { ...filterFor(context), epolls: true }
   const ownRoot = statSync('/', { bigint: true })
   const otherNames = new OtherNames(storage.path)
-  const { heldInode, heldFd, heldInotify, heldMappings, obstaclesOf } = createHoldReader(context, ownTable)
+  const { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf } = createHoldReader(
+    context,
+    ownTable,
+  )
 
   const look = (pids: readonly number[]) => native.walkNow(Int32Array.from(pids), filter)
   const walk = (pids: readonly number[]) => look(pids).processes.map(unpackProcess)
@@ -163,6 +166,7 @@ export function createJobReader(from: Buffer): JobReader {
     })
     const workplaces = firstOf(fs).map(({ pid, task }): Workplace => {
       const table = mountTableOf(pid)
+      obstacles.push(...obstacleOfPlace(pid, 'cwd', task.cwd, table), ...obstacleOfPlace(pid, 'root', task.root, table))
       return {
         pid,
         tid: task.tid,

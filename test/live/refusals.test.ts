@@ -9,11 +9,13 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   symlinkSync,
   truncateSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import { makeCgroup } from '../helpers/cgroup.js'
 import { startCommand } from '../helpers/command.js'
@@ -473,4 +475,50 @@ test('a NEW with larger sectors than a job with O_DIRECT is used to is refused, 
   const other = await spawnTarget('hold', `open rw,creat,direct ${large.path}/other 10`)
   const { exitCode, stderr } = await tryMove(other.pid, { old: large.path, new: small.path })
   expect(exitCode, stderr).toBe(0)
+})
+
+test('a job whose files have other owners by the idmapped mount that it uses than by OLD is refused, and moved from that mount', async ({
+  cleanup,
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root mounts')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/sub`)
+  writeFileSync(`${old.path}/log`, 'of OLD')
+  const shown = join(dirname(old.path), 'idmapped')
+  mkdirSync(shown)
+  const made = await execa(compileTarget('idmapped'), [old.path, shown, '100000'], { reject: false })
+  need({ skip }, 'idmapped mounts', made.exitCode === 0, 'Linux 5.12 and a file system that allows them')
+  cleanup.add('mounts', () => execa('umount', [shown]))
+  const target = await spawnTarget('hold', `open rw ${shown}/log 5`, `chdir ${shown}/sub`)
+
+  const refused = await tryMove(target.pid, { old: old.path, new: fresh.path })
+  expectRefused(refused, 'ERR_FDMOVE_HOLD')
+  expect(refused.json.refusals?.map(({ what }) => what.split(' ->')[0])).toEqual(['fd 5', 'cwd'])
+  expect(refused.json.error.message).toContain(`--from ${shown}`)
+  expect((await tryMove(target.pid, { old: shown, new: fresh.path })).exitCode).toBe(0)
+  expect(heldBelow(target.pid, shown)).toEqual([])
+  expect(statSync(`${fresh.path}/sub`).uid).toBe(100000)
+  await target.end()
+})
+
+test('an idmapped NEW without a number for who makes the files is refused, and that is named as the reason', async ({
+  cleanup,
+  dirs,
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root mounts')
+  const plain = await storage('ext4')
+  const made = await execa(compileTarget('idmapped'), [plain.path, dirs.new, '100000'], { reject: false })
+  need({ skip }, 'idmapped mounts', made.exitCode === 0, 'Linux 5.12 and a file system that allows them')
+  cleanup.add('mounts', () => execa('umount', [dirs.new]))
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const refused = await tryMove(target.pid, dirs)
+  expectRefused(refused, 'ERR_FDMOVE_CANNOT_HOLD')
+  expect(refused.json.error.message).toContain('idmapped')
+  expect(await target.send('one')).toBe('ok')
 })
