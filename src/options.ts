@@ -67,3 +67,5 @@ export type ProgressEvent =
   /** One pass over the files that need one has ended. */
   | { readonly kind: 'pass'; readonly files: number; readonly us: number }
   | { readonly kind: 'note'; readonly text: string }
+  /** A storage has not answered for 10 s; the move goes on when it does. */
+  | { readonly kind: 'waiting'; readonly text: string }

@@ -71,7 +71,7 @@ function writeReport(path: string, text: string, terminal: Terminal): void {
   }
 }
 
-function describeEvent(event: Exclude<ProgressEvent, { kind: 'copy' }>): string {
+function describeEvent(event: Exclude<ProgressEvent, { kind: 'copy' | 'waiting' }>): string {
   if (event.kind === 'phase') return `${event.phase} ...`
   if (event.kind === 'note') return event.text
   return `a pass over ${count(event.files, 'file', 'files')} took ${formatMicroseconds(event.us)}`
@@ -84,7 +84,8 @@ async function withProgress<T>(terminal: Terminal, work: (hooks: Hooks) => Promi
   const onProgress = (event: ProgressEvent) => {
     if (event.kind === 'copy') return line?.update(event)
     line?.clear()
-    terminal.detail(describeEvent(event))
+    if (event.kind === 'waiting') terminal.say(`fdmove: ${event.text}`)
+    else terminal.detail(describeEvent(event))
   }
   const onFirst = (name: string) => {
     line?.clear()

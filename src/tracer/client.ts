@@ -3,9 +3,10 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { FdmoveError } from '../errors.js'
-import type { MoveOptions } from '../options.js'
+import type { MoveOptions, ProgressEvent } from '../options.js'
 import type { MoveResult } from '../report/result.js'
 import type { FromTracer, ToTracer } from './protocol.js'
+import { watchStalls } from './stall-watch.js'
 
 const entry = fileURLToPath(new URL('./main.js', import.meta.url))
 
@@ -27,7 +28,9 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
     }
     const onAbort = () => say({ kind: 'abort' })
     signal?.addEventListener('abort', onAbort, { once: true })
+    const unwatch = watchStalls(tracer.pid ?? -1, (text) => progress({ kind: 'waiting', text }))
     const settle = (finish: () => void) => {
+      unwatch()
       signal?.removeEventListener('abort', onAbort)
       finish()
     }
@@ -40,6 +43,16 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
       const how = death
       settle(outcome ?? (() => reject(died(how))))
     }
+    const progress = (event: ProgressEvent) => {
+      if (thrown !== undefined) return
+      try {
+        onProgress?.(event)
+      } catch (cause) {
+        // Nobody could catch it here; and what cannot follow the move does not want it. Once it is done it stays done.
+        thrown = { cause }
+        onAbort()
+      }
+    }
     tracer.on('error', (error) => settle(() => reject(died(String(error.message)))))
     tracer.on('exit', (code, by) => {
       death = by ? `it was ended by ${by}` : `it ended with status ${code}`
@@ -47,16 +60,8 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
     })
     tracer.on('disconnect', settleWhenOver)
     tracer.on('message', (message: FromTracer) => {
-      if (message.kind === 'progress') {
-        if (thrown !== undefined) return
-        try {
-          onProgress?.(message.event)
-        } catch (cause) {
-          // Nobody could catch it here; and what cannot follow the move does not want it. Once it is done it stays done.
-          thrown = { cause }
-          onAbort()
-        }
-      } else if (message.kind === 'result') outcome = () => resolve(withWarning(message.result, thrown))
+      if (message.kind === 'progress') progress(message.event)
+      else if (message.kind === 'result') outcome = () => resolve(withWarning(message.result, thrown))
       else {
         const { code, message: text, ...rest } = message.error
         outcome = () =>

@@ -522,3 +522,33 @@ test('an idmapped NEW without a number for who makes the files is refused, and t
   expect(refused.json.error.message).toContain('idmapped')
   expect(await target.send('one')).toBe('ok')
 })
+
+test('a storage that does not answer is named while it is waited for, and the move goes on when it does', async ({
+  storage,
+  spawnTarget,
+  cleanup,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root freezes')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  expect(await target.send('one')).toBe('ok')
+  await execa('fsfreeze', ['-f', old.path])
+  let frozen = true
+  const thaw = async () => {
+    if (frozen) await execa('fsfreeze', ['-u', old.path])
+    frozen = false
+  }
+  cleanup.add('processes', thaw)
+  const running = startCommand(['--from', old.path, '--to', fresh.path, '--pid', target.pid, '--json'])
+  let said = ''
+  running.stderr?.on('data', (text) => {
+    said += text
+  })
+  await until('the storage to be named', () => said.includes('has not answered'), 30_000)
+  expect(said).toContain(`waiting for ${old.path}/log`)
+  await thaw()
+  expect((await running).exitCode).toBe(0)
+  expect(await target.send('two')).toBe('ok')
+  expect(readFileSync(`${fresh.path}/log`, 'utf8')).toBe('one\ntwo\n')
+})
