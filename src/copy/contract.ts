@@ -51,7 +51,13 @@ export type SettledFile = {
 }
 
 /** By their path, as bytes in latin1 (relative-path.ts, keyOf). */
-export type LeftFiles = ReadonlyMap<string, readonly LeftFile[]>
+export type LeftFiles = ReadonlyMap<
+  string,
+  readonly (LeftFile & {
+    /** Whether its inode number means anything yet. */
+    readonly numbered: boolean
+  })[]
+>
 
 export type DestinationOptions = {
   /** OLD and NEW, absolute, as the tracer sees them. */

@@ -11,6 +11,14 @@ import { isSameKind, openExisting, type StagedInode, stage } from './staged-inod
 
 type Place = Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
 
+/**
+ * Whether files of this file system get other inode numbers when it is mounted anew: FAT and exFAT have none of their own, most servers
+ * of FUSE count up what they are asked for.
+ */
+export function numbersAnew(type: string): boolean {
+  return /^(vfat|msdos|exfat|fuse.*)$/.test(type)
+}
+
 /** Whether `present`, which has the name `path` at NEW, may be replaced. A directory never. */
 export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buffer, present: Inode): boolean {
   if (isSameKind('directory', present)) return false
@@ -18,8 +26,9 @@ export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buf
   // Not the device: it may have another number after a umount. Nor ctime, which a rename changes.
   const files = overwrite.get(keyOf(path)) ?? []
   return files.some(
-    ({ dev, ino, contents }) =>
-      ino === present.ino && (contents === null ? dev === present.dev : isAsLeft(contents, present)),
+    ({ dev, ino, numbered, contents }) =>
+      (ino === present.ino || (!numbered && contents !== null)) &&
+      (contents === null ? dev === present.dev : isAsLeft(contents, present)),
   )
 }
 
@@ -41,10 +50,12 @@ export function refuseOtherSpelling(directory: Directory, path: Buffer): void {
   )
 }
 
-/** In an order in which each is found at once: there may be as many as a tree has. */
-export function leftFiles(list: readonly LeftFile[]): LeftFiles {
-  const byPath = new Map<string, LeftFile[]>()
-  for (const one of list) {
+/** In an order in which each is found at once: there may be as many as a tree has. `type` of the file system that they were left on. */
+export function leftFiles(list: readonly LeftFile[], type: string): LeftFiles {
+  const byPath = new Map<string, (LeftFile & { readonly numbered: boolean })[]>()
+  const numbered = !numbersAnew(type)
+  for (const left of list) {
+    const one = { ...left, numbered }
     const key = keyOf(Buffer.from(one.path))
     const known = byPath.get(key)
     if (known === undefined) byPath.set(key, [one])

@@ -89,7 +89,7 @@ async function moveWith(
       ? prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
       : preparePuttingBack(request.putsBack, job.from, job.to, job.pids)
   const manifest = reserveManifest(request.manifest)
-  const left = request.replaces && leftFiles(request.replaces)
+  const left = request.replaces && leftFiles(request.replaces, job.to.mount.type)
   const destination = openDestination({
     from: job.from.path,
     to: job.to.path,

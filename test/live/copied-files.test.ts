@@ -284,3 +284,35 @@ test('logs that have outgrown their inodes on an ext4 with inline_data and were 
   const [before] = (await target.send('lines')).split(' ').map(Number)
   await until('more lines', async () => Number((await target.send('lines')).split(' ')[0]) > before!)
 })
+
+test('what was left on a file system that numbers its files anew with each mount is replaced by undo after a umount', async ({
+  cleanup,
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', isRoot, 'only root mounts')
+  const image = `${dirs.old}/../exfat`
+  writeFileSync(image, '')
+  truncateSync(image, 16 << 20)
+  const mount = () => execa('mount', ['-t', 'exfat-fuse', '-o', 'loop', image, dirs.old], { reject: false })
+  const mounted = await execa('mkfs.exfat', [image], { reject: false }).then(({ failed }) =>
+    failed ? undefined : mount(),
+  )
+  need({ skip }, 'exfat', mounted?.failed === false, 'exfat-fuse, exfatprogs or /dev/fuse')
+  cleanup.add('mounts', () => execa('umount', [dirs.old]))
+  for (const name of ['one', 'two', 'three']) writeFileSync(`${dirs.old}/${name}`, name)
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  expect(await target.send('one')).toBe('ok')
+  const { manifest } = (await move(target.pid, dirs)).json
+  await execa('umount', [dirs.old])
+  await mount()
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\n') // asked for first now, and so another number
+  expect(await target.send('two')).toBe('ok')
+  const undone = await execa(process.execPath, [commandPath, 'undo', manifest!, '--max-pause', '10s'], {
+    reject: false,
+  })
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\ntwo\n')
+  await target.end()
+})
