@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { release } from 'node:os'
 import { fileFlags } from '../plan/file-flags.js'
+import { kindOf } from '../plan/inode-kind.js'
 import { gone } from './gone.js'
 import { registeredBuffers } from './pinned.js'
 import type { FdTable, HeldMapping, JobSnapshot, Obstacle } from './snapshot.js'
@@ -19,6 +20,8 @@ export type AsynchronousIo = {
    * requests left that no worker makes.
    */
   readonly direct: readonly string[]
+  /** It holds a FIFO of OLD, for which requests may wait. */
+  readonly fifo: boolean
   /** Undefined where it has no mapping of OLD that requests may read into. */
   readonly into: ReadInto | undefined
 }
@@ -54,16 +57,17 @@ export function findAsynchronousIo(
     const { pid, tid, held, rings } = table
     const mappings = snapshot.processes.find((process) => process.pid === pid)?.mappings ?? []
     const mapsForWriting = mappings.some(({ mapping }) => mapping.write)
+    const fifo = held.some(({ inode }) => kindOf(inode.mode) === 'fifo')
     const written = held.filter(({ flags }) => writesDirectly(flags))
     const read = held.filter(({ flags }) => mapsForWriting && !untold && readsDirectly(flags))
-    const submits = (written.length > 0 || mapsForWriting) && hasContext(tid)
+    const submits = (written.length > 0 || mapsForWriting || fifo) && hasContext(tid)
     if (held.length === 0 && !mapsForWriting) continue
     if (rings.length === 0 && !submits) continue
     const into = readInto(table, mappings, new Set(untold ? [] : held.map(({ fd }) => fd)))
     const direct = [...new Set([...written, ...read].map(({ inode }) => inode.key))]
-    io.push({ pid, rings: rings.map(({ fd }) => fd), direct, into })
-    const isUntold = untold || (rings.length > 0 && !opensLate())
-    obstacles.push(...obstaclesOf(table, submits, written.length > 0 && isUntold), ...untoldReads(into))
+    io.push({ pid, rings: rings.map(({ fd }) => fd), direct, fifo, into })
+    const isUntold = written.length > 0 && (untold || (rings.length > 0 && !opensLate()))
+    obstacles.push(...obstaclesOf(table, { submits, fifo, untold: isUntold }), ...untoldReads(into))
   }
   return { obstacles, io }
 }
@@ -118,18 +122,35 @@ function fdsOf(tid: number): string[] {
   }
 }
 
-function obstaclesOf({ pid, rings }: FdTable, submits: boolean, untold: boolean): Obstacle[] {
+function obstaclesOf(
+  { pid, rings }: FdTable,
+  { submits, fifo, untold }: { readonly submits: boolean; readonly fifo: boolean; readonly untold: boolean },
+): Obstacle[] {
   const direct =
     'together with files opened with O_DIRECT: requests may be under way, which do not stop with the threads and which this ' +
     'file system or kernel does not tell of; let the program do without one of the two (MariaDB: innodb_use_native_aio=OFF or innodb_flush_method=fsync)'
   const polled = 'has a polling thread of the kernel, which does not stop with the others'
   const found: Obstacle[] = []
-  if (submits && untold) found.push({ pid, kind: 'aio', what: 'an io_setup() context', why: direct })
+  const aio = untold ? direct : fifo ? besideFifo : undefined
+  if (submits && aio !== undefined) found.push({ pid, kind: 'aio', what: 'an io_setup() context', why: aio })
   for (const { fd, pollThread } of rings) {
-    const why = pollThread > 0 ? polled : untold ? direct : undefined
+    const why = pollThread > 0 ? polled : untold ? direct : fifo && hasWaiting(pid, fd) ? waitsBesideFifo : undefined
     if (why !== undefined) found.push({ pid, kind: 'io_uring', what: `fd ${fd} -> io_uring`, why })
   }
   return found
+}
+
+const besideFifo =
+  'together with a FIFO of OLD: a request may wait for that (IOCB_CMD_POLL), of which nothing tells; let the program do without one of the two'
+export const waitsBesideFifo =
+  'has requests that wait for something, which may be a FIFO of OLD: they would go on to wait at the old one; the program must end them, or close the FIFO'
+
+/**
+ * Whether a request of a ring waits until there is something to read or room to write. For what is not told: PollList of
+ * io_uring_show_fdinfo(), which leaves it out while the ring is in use.
+ */
+export function hasWaiting(pid: number, ring: number): boolean {
+  return /^PollList:\n {2}op=/m.test(readFileSync(`/proc/${pid}/fdinfo/${ring}`, 'latin1'))
 }
 
 /** Whether the process has called io_setup(2): its completions are mapped. */

@@ -7,7 +7,7 @@
 //   3. direct I/O has ended, and with io_submit(2) that is all there is.
 // A request that has not begun is none of these: it opens its file by the number of the fd when it does, and finds NEW.
 import { readFileSync } from 'node:fs'
-import { type AsynchronousIo, hasBusyWorkers } from '../job/asynchronous-io.js'
+import { type AsynchronousIo, hasBusyWorkers, hasWaiting, waitsBesideFifo } from '../job/asynchronous-io.js'
 import { native, type Session } from '../native.js'
 import { NotYet } from './not-yet.js'
 import { nowUs } from './pause-clock.js'
@@ -40,10 +40,25 @@ export function quiesce(
     const leftMs = Math.ceil(leftUs() / 1000)
     if (direct.length > 0 && (leftMs <= 0 || !native.waitForDirectIo(Int32Array.from(direct), leftMs))) throw notYet(io)
     if (ringed.length === 0) return
+    refuseWaiting(ringed)
     const now = ringed.map(({ pid, rings }) => rings.map((fd) => counters(pid, fd)).join()).join()
     quiet = now === before ? quiet + 1 : 1
     before = now
     if (rounds === mostRounds) throw notYet(io)
+  }
+}
+
+/** A request that waits for a FIFO is in no queue and with no worker: it would be left behind at the old one. Throws NotYet. */
+function refuseWaiting(ringed: readonly AsynchronousIo[]): void {
+  for (const { pid, rings, fifo } of ringed) {
+    const waits = (fd: number) => fifo && hasWaiting(pid, fd)
+    const ring = rings.find(waits)
+    if (ring === undefined) continue
+    throw new NotYet(`process ${pid}: io_uring fd ${ring} ${waitsBesideFifo}`, 'requests that wait had to end first', {
+      isOver: () => !waits(ring),
+      soonOrNever: true,
+      code: 'ERR_FDMOVE_HOLD',
+    })
   }
 }
 

@@ -119,3 +119,29 @@ for (const how of ['aio,shared', 'aio,private', 'ring,shared', 'ring,private']) 
     expect(await target.end()).toEqual({ exitCode: 0 })
   })
 }
+
+test('a request of io_uring that waits for a FIFO of OLD is not left behind there', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('fifo-ring', `${dirs.old}/fifo`, 'ring')
+  expect(await target.send('wait')).toBe('ok')
+  const refused = await tryMove(target.pid, dirs)
+  expectRefused(refused, 'ERR_FDMOVE_HOLD')
+  expect(refused.stderr).toContain('has requests that wait for something, which may be a FIFO of OLD')
+  expect(await target.send('write')).toBe('1')
+  await move(target.pid, dirs)
+  expect(await target.send('wait')).toBe('ok')
+  expect(await target.send('write')).toBe('1')
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
+test('a FIFO is not moved beside an io_setup() context, whose requests may wait for it', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('fifo-ring', `${dirs.old}/fifo`, 'aio')
+  expect(await target.send('wait')).toBe('ok')
+  const refused = await tryMove(target.pid, dirs)
+  expectRefused(refused, 'ERR_FDMOVE_HOLD')
+  expect(refused.stderr).toContain('IOCB_CMD_POLL')
+  expect(await target.send('write')).toBe('65') // POLLIN and POLLRDNORM
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
