@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { checkOptions } from './check-options.js'
 import { FdmoveError } from './errors.js'
 import type { MoveOptions } from './options.js'
+import type { CompileOptions } from './plan/compile.js'
 import type { MovePlan, PlannedHold } from './plan/move-plan.js'
 import type { MoveResult } from './report/result.js'
 import { moveInTracer } from './tracer/client.js'
@@ -33,9 +34,10 @@ export async function plan(options: MoveOptions): Promise<MovePlan> {
   options.signal?.throwIfAborted()
   const job = lookAt({ ...options, from: absolute(options.from), to: absolute(options.to), command: process.pid })
   const { snapshot, plan: planned, from, to } = job
-  const names = new Map(planned.inodes.map(({ key, names }) => [key, names[0]]))
-  const pathOf = (key: string) => {
-    const name = names.get(key)
+  const names = new Map(planned.inodes.map(({ key, names }) => [key, names]))
+  const pathOf: CompileOptions['pathOf'] = ({ key, relative }) => {
+    const known = names.get(key) ?? []
+    const name = known.find((one) => one.equals(relative)) ?? known[0]
     return name && joinPath(to.path, name)
   }
   const programs = compileJob(planned, { pathOf, openedByTracer: new Set() })

@@ -33,8 +33,9 @@ export type Staged = {
   readonly ino: bigint
   /** Absolute final path of the first name, there from publish() on; null for a deleted inode. */
   readonly path: Buffer | null
-  /** All final paths. */
+  /** All final paths, and what they are below NEW (and OLD), in the same order. */
   readonly paths: readonly Buffer[]
+  readonly names: readonly Buffer[]
 }
 
 /** How it is known that a file at NEW equals OLD. 'unchanged': same size, mtime and ctime since a full pass;

@@ -122,7 +122,7 @@ export function openDestination(options: DestinationOptions): Destination {
       items.tree = tree
       totalBytes += tree?.bytes ?? 0
       for (const known of sources) {
-        const source = items.withTreeNames(known)
+        const source = items.withOtherNames(known)
         items.add(source)
         if (source.kind === 'file') totalBytes += Number(native.inodeOf(source.fd).size)
       }

@@ -7,7 +7,7 @@ import { Attic } from './attic.js'
 import type { CopySource, DestinationOptions, Staged } from './contract.js'
 import type { Directories } from './directories.js'
 import { lastChange } from './last-change.js'
-import { mayReplace, place, refuseOtherSpelling } from './placing.js'
+import { mayReplace, namesLeft, place, refuseOtherSpelling } from './placing.js'
 import { join, keyOf, parentOf } from './relative-path.js'
 import { discard, dropStaging, keep, publishName, type StagedInode, setAside, unpublishName } from './staged-inode.js'
 import type { Tree } from './tree.js'
@@ -47,6 +47,7 @@ export class Items {
   /** What is replaced by anybody, until it is known whether it has to come back. */
   readonly attic: Attic
   readonly #options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
+  readonly #namesLeft: (source: CopySource) => readonly Buffer[]
   readonly #lost: (path: Buffer) => void
   readonly #directories: Directories
   readonly #items = new Map<string, Item>()
@@ -59,12 +60,13 @@ export class Items {
 
   /** `lost` is told of each name that may have become free. */
   constructor(
-    options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>,
+    options: Pick<DestinationOptions, 'from' | 'to' | 'copy' | 'overwrite' | 'left'>,
     directories: Directories,
     lost: (path: Buffer) => void,
   ) {
     this.#lost = lost
     this.#options = options
+    this.#namesLeft = namesLeft(options)
     this.#directories = directories
     this.attic = new Attic(directories, (path) => this.#holdsDirectory(path))
   }
@@ -88,9 +90,9 @@ export class Items {
     return item
   }
 
-  /** A file that the job holds by one name may have others in the tree. */
-  withTreeNames(source: CopySource): CopySource {
-    const more = this.tree?.heldNames(source.key) ?? []
+  /** A file that the job holds by one name may have others in the tree, and others by which the move that is undone has brought it. */
+  withOtherNames(source: CopySource): CopySource {
+    const more = [...(this.tree?.heldNames(source.key) ?? []), ...this.#namesLeft(source)]
     const known = keysOf(source.names)
     const fresh = more.filter((path) => !known.has(keyOf(path)))
     return fresh.length === 0 ? source : { ...source, names: [...source.names, ...fresh] }
@@ -101,7 +103,8 @@ export class Items {
     const staged = place(source, this.#directories, this.#options)
     const paths = source.names.map((path) => join(this.#options.to, path))
     const { dev, ino } = staged.inode
-    const result: Staged = { key: source.key, fd: staged.fd, dev, ino, path: paths[0] ?? null, paths }
+    const { key, names } = source
+    const result: Staged = { key, fd: staged.fd, dev, ino, path: paths[0] ?? null, paths, names }
     let copy: LiveCopy | null = null
     if (source.kind === 'file') {
       if (source.direct) checkDirectIo(source.fd, staged.fd, paths[0]?.toString() ?? 'a deleted file')
@@ -122,7 +125,7 @@ export class Items {
   /** The same for what appeared since: the names that it has now are taken from whoever has them. */
   addLate(source: CopySource): Item {
     this.tree?.yield(source.key, source.names)
-    const named = this.withTreeNames(source)
+    const named = this.withOtherNames(source)
     for (const path of named.names) this.#takeName(path, source.key)
     return this.add(named)
   }
@@ -170,7 +173,7 @@ export class Items {
     const known = item.staged.source
     if (known.kind === 'directory') return isSame(names, known.names) ? item : this.#moveDirectory(item, names)
     this.tree?.yield(known.key, names)
-    const source = this.withTreeNames({ ...known, names })
+    const source = this.withOtherNames({ ...known, names })
     if (isSame(source.names, known.names)) return item
     const before = keysOf(known.names)
     for (const path of source.names) if (!before.has(keyOf(path))) this.#takeName(path, source.key)
@@ -247,7 +250,11 @@ export class Items {
   #rename(item: Item, source: CopySource): Item {
     const paths = source.names.map((path) => join(this.#options.to, path))
     const staged = { ...item.staged, source }
-    const renamed: Item = { ...item, staged, result: { ...item.result, path: paths[0] ?? null, paths } }
+    const renamed: Item = {
+      ...item,
+      staged,
+      result: { ...item.result, path: paths[0] ?? null, paths, names: source.names },
+    }
     const kept = keysOf(source.names)
     for (const path of item.staged.source.names)
       if (!kept.has(keyOf(path))) this.#deserted.set(keyOf(parentOf(path)), parentOf(path))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Where an inode of OLD goes at NEW, and what may stand in its way.
-import { readdirSync } from 'node:fs'
+import { lstatSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
@@ -62,6 +62,37 @@ export function leftFiles(list: readonly LeftFile[], type: string): LeftFiles {
     else known.push(one)
   }
   return byPath
+}
+
+/**
+ * Of a file, by one of its names, the others by which the move that is undone has brought it: all that still lead to it. The job need
+ * not hold it by each of them any more, and one that stays away would show at NEW what was there before.
+ */
+export function namesLeft({
+  from,
+  left,
+}: Pick<DestinationOptions, 'from' | 'left'>): (source: CopySource) => readonly Buffer[] {
+  if (left === undefined) return () => []
+  const byInode = new Map<string, Buffer[]>()
+  for (const { dev, ino, path } of [...left.values()].flat()) {
+    const key = `${dev}:${ino}`
+    const known = byInode.get(key)
+    if (known === undefined) byInode.set(key, [Buffer.from(path)])
+    else known.push(Buffer.from(path))
+  }
+  return ({ kind, fd, names }) => {
+    if (kind === 'directory') return []
+    const keys = new Set(names.flatMap((name) => (left.get(keyOf(name)) ?? []).map(({ dev, ino }) => `${dev}:${ino}`)))
+    const others = [...keys]
+      .flatMap((key) => byInode.get(key)!)
+      .filter((path) => !names.some((name) => name.equals(path)))
+    if (others.length === 0) return []
+    const { dev, ino } = native.inodeOf(fd)
+    return others.filter((path) => {
+      const there = lstatSync(join(from, path), { bigint: true, throwIfNoEntry: false })
+      return there?.dev === dev && there.ino === ino
+    })
+  }
 }
 
 function isAsLeft({ size, mtime }: NonNullable<LeftFile['contents']>, present: Inode): boolean {

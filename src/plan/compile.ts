@@ -10,6 +10,7 @@
 //            working directory; then the locks that belong to the process and not to a description
 //   finish   temporary numbers are closed. Nothing is undone from here on, and nothing here can matter if it fails.
 
+import type { HeldInode } from '../job/snapshot.js'
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
 import { hasOffset, isDirectory, kindOf } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
@@ -61,8 +62,8 @@ export type Passed =
 
 /** What compiling needs to know beyond the plan. */
 export type CompileOptions = {
-  /** Absolute path at NEW of the inode with this key; undefined when it has no name there. */
-  readonly pathOf: (key: string) => Buffer | undefined
+  /** Absolute path at NEW of an inode, by the name that it is known by at OLD where it has several; undefined when it has none there. */
+  readonly pathOf: (inode: Pick<HeldInode, 'key' | 'relative'>) => Buffer | undefined
   /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
   readonly openedByTracer: ReadonlySet<number>
   /** Nobody but the tracer may come to NEW by its path: directories are handed over. */
@@ -90,7 +91,7 @@ export function opensItself(
   return (
     !options.openedByTracer.has(description.id) &&
     units.get(description.owner.tid)?.sameView === true &&
-    options.pathOf(description.inode.key) !== undefined
+    options.pathOf(description.inode) !== undefined
   )
 }
 
@@ -121,7 +122,7 @@ function compileUnit(
 
   const cwd = unit.workplace?.cwd
   const root = unit.workplace?.root
-  const cwdPath = cwd && options.pathOf(cwd.key)
+  const cwdPath = cwd && options.pathOf(cwd)
   const directories = [
     ...(root ? [root.key] : []),
     ...(cwd && (root || !unit.sameView || cwdPath === undefined || options.hidden === true) ? [cwd.key] : []),
@@ -145,7 +146,7 @@ function compileUnit(
       fresh.set(description.id, openInotify(builder, description.flags))
       continue
     }
-    const path = options.pathOf(description.inode.key)!
+    const path = options.pathOf(description.inode)!
     fresh.set(description.id, openInTarget(builder, path, flagsToOpen(description)))
   }
   for (const key of directories) receives.push({ kind: 'directory', key })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a program is made of: each function adds the operations for one purpose, with those that take them back.
-import type { HeldWatch } from '../job/snapshot.js'
+import type { HeldInode, HeldWatch } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
 import { fileFlags } from './file-flags.js'
 import type { Unit } from './job-plan.js'
@@ -124,7 +124,7 @@ export function addWatches(
   builder: Builder,
   instance: Argument,
   watches: readonly HeldWatch[],
-  pathOf: (key: string) => Buffer | undefined,
+  pathOf: (inode: HeldInode) => Buffer | undefined,
 ): readonly number[] {
   const unused: number[] = []
   const nothing = builder.path(Buffer.from('/proc'))
@@ -135,7 +135,7 @@ export function addWatches(
       builder.add('inotify_add_watch', [instance, nothing, IN_MOVE_SELF], { expect: { equals: next } })
       builder.add('inotify_rm_watch', [instance, next])
     }
-    const place = (inode ? pathOf(inode.key) : path)!
+    const place = (inode ? pathOf(inode) : path)!
     builder.add('inotify_add_watch', [instance, builder.path(place), mask], {
       expect: { equals: wd },
       note: place.toString(),

@@ -6,7 +6,7 @@ import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
-import { compileJob, phases, type UnitProgram } from '../plan/compile.js'
+import { type CompileOptions, compileJob, phases, type UnitProgram } from '../plan/compile.js'
 import { isDirectory, isPollable } from '../plan/inode-kind.js'
 import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
@@ -109,8 +109,21 @@ export function isAlone(programs: readonly UnitProgram[]): boolean {
   return programs.every(({ channel }) => channel === undefined)
 }
 
-export function pathOf(staged: ReadonlyMap<string, Staged>): (key: string) => Buffer | undefined {
-  return (key) => staged.get(key)?.path ?? undefined
+/**
+ * A file of several names is opened by the one that the job has opened it by: that is what /proc shows of it, and a move back
+ * or a later one brings those names along that it sees there.
+ */
+export function pathOf(staged: ReadonlyMap<string, Staged>): CompileOptions['pathOf'] {
+  return (inode) => {
+    const at = staged.get(inode.key)
+    return at && (pathIn(at, inode.relative) ?? undefined)
+  }
+}
+
+/** The path at NEW of the name `relative`, or of the first where it has not that; null for a deleted inode. */
+export function pathIn({ path, paths, names }: Staged, relative: Buffer): Buffer | null {
+  if (paths.length < 2) return path
+  return paths[names.findIndex((name) => name.equals(relative))] ?? path
 }
 
 /** Whether the job holds what it held when the programs were made. Part of that may have been asked of it already. */

@@ -11,7 +11,7 @@ import type { JobPlan } from '../plan/job-plan.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
-import { isAlone, type Prepared, pathOf, type SwitchTools } from './prepared.js'
+import { isAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
 import type { Ahead } from './run-ahead.js'
 import { callDeadlineUs, load, must, runAll, runPhase } from './run-phases.js'
@@ -111,8 +111,13 @@ export function runUntilCommitted(
         return session.takeFd(owner.unit.tid, Number(opened.get(owner.unit.tid)![index]))
       count(session, 'open')
       if (description.role === 'mapped-before') return openOld(description, sources.get(description.inode!.key))
-      const at = staged.get(description.inode!.key)!
-      return openStaged(at, flagsToOpen(description) | fileFlags.O_CLOEXEC, destination.root)
+      const { key, relative } = description.inode!
+      const at = staged.get(key)!
+      return openStaged(
+        { ...at, path: pathIn(at, relative) },
+        flagsToOpen(description) | fileFlags.O_CLOEXEC,
+        destination.root,
+      )
     }
   } finally {
     for (const fd of mine) closeSync(fd)

@@ -259,3 +259,29 @@ test('a deleted file that was opened with O_NOFOLLOW keeps that flag', async ({ 
   await move(target.pid, dirs)
   expect(withoutIdentity(await holdState(target))).toEqual(withoutIdentity(before))
 })
+
+test('a file that is open by several of its names keeps each, and undo brings back those that are closed by then', async ({
+  dirs,
+  spawnTarget,
+  fdmove,
+}) => {
+  writeFileSync(`${dirs.old}/a`, 'before')
+  mkdirSync(`${dirs.old}/b`)
+  for (const name of ['b/a', 'c']) linkSync(`${dirs.old}/a`, `${dirs.old}/${name}`)
+  const opens = ['a', 'b/a', 'c'].map((name, i) => `open rw ${dirs.old}/${name} ${10 + i}`)
+  const target = await spawnTarget('hold', ...opens)
+  const names = () => [10, 11, 12].map((fd) => readlinkSync(`/proc/${target.pid}/fd/${fd}`))
+  const manifest = `${dirs.new}/../manifest-of-names`
+  await move(target.pid, dirs, ['--manifest', manifest])
+  expect(names()).toEqual(['a', 'b/a', 'c'].map((name) => `${dirs.new}/${name}`))
+  expect(await target.send('close 12')).toBe('ok')
+  expect(await target.send('write 10 after!')).toBe('6')
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  const { ino } = statSync(`${dirs.old}/a`)
+  for (const name of ['a', 'b/a', 'c']) {
+    expect(readFileSync(`${dirs.old}/${name}`, 'utf8')).toBe('after!')
+    expect(statSync(`${dirs.old}/${name}`)).toMatchObject({ ino, nlink: 3 })
+  }
+  expect(readlinkSync(`/proc/${target.pid}/fd/11`)).toBe(`${dirs.old}/b/a`)
+})
