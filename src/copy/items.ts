@@ -52,7 +52,7 @@ export class Items {
   readonly #directories: Directories
   readonly #items = new Map<string, Item>()
   readonly #owners = new Map<string, string>()
-  /** Directories that a copy has left: they may be gone from OLD. */
+  /** Directories that a copy has left, or that are copied elsewhere by now: they may be gone from OLD. */
   readonly #deserted = new Map<string, Buffer>()
   /** Copies of directories that are elsewhere by now. */
   readonly #outdated: StagedInode[] = []
@@ -242,6 +242,7 @@ export class Items {
   #moveDirectory(item: Item, names: readonly Buffer[]): Item {
     this.#items.delete(item.staged.source.key)
     this.#outdated.push(item.staged)
+    for (const path of item.staged.source.names) if (!includes(names, path)) this.#deserted.set(keyOf(path), path)
     const moved = this.add({ ...item.staged.source, names })
     this.publishNames(moved)
     return moved

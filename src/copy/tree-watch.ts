@@ -66,6 +66,8 @@ export class TreeWatch {
   readonly #fd = native.watchNew()
   readonly #paths = new Map<number, Buffer>()
   readonly #numbers = new Map<string, number>()
+  /** Paths at which one was that has been found elsewhere since: whoever comes there is another one. */
+  readonly #deserted = new Set<string>()
 
   /** Watches the directory that is at `path` now. Yields what was watched there before: itself, another one, none. */
   add(path: Buffer, directory: number): 'itself' | 'another' | 'none' {
@@ -73,18 +75,22 @@ export class TreeWatch {
     const key = keyOf(path)
     const before = this.#numbers.get(key)
     if (before === number) return 'itself'
+    const hadAnother = this.#deserted.delete(key) || before !== undefined
     if (before !== undefined) this.#paths.delete(before)
+    const elsewhere = this.#paths.get(number)
+    if (elsewhere !== undefined) this.#deserted.add(keyOf(elsewhere))
     this.#forget(number)
     this.#paths.set(number, path)
     this.#numbers.set(key, number)
-    return before === undefined ? 'none' : 'another'
+    return hadAnother ? 'another' : 'none'
   }
 
   /** What was below `path`, or with `itself` there as well, is no longer there. */
   drop(path: Buffer, itself: boolean): void {
     const key = keyOf(path)
-    for (const [other, number] of this.#numbers)
-      if ((itself && other === key) || other.startsWith(`${key}/`)) this.#forget(number)
+    const isGone = (other: string) => (itself && other === key) || other.startsWith(`${key}/`)
+    for (const [other, number] of this.#numbers) if (isGone(other)) this.#forget(number)
+    for (const other of this.#deserted) if (isGone(other)) this.#deserted.delete(other)
   }
 
   /** What changed since the last call; null when the kernel lost count. */

@@ -8,6 +8,8 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
+  rmdirSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -127,6 +129,48 @@ test('--with-tree of what is no directory is refused, and nothing is made', asyn
   }
   expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
   expect(await target.send('one')).toBe('ok')
+})
+
+test('a directory at the path of one that was met elsewhere before shows nothing of that one', async ({
+  cleanup,
+  dirs,
+}) => {
+  for (const name of ['one', 'other']) {
+    mkdirSync(join(dirs.old, name))
+    writeFileSync(join(dirs.old, name, `file of ${name}`), name)
+  }
+  const copying = open(dirs)
+  await copying.prepare([copySource(cleanup, dirs.old, 'one/file of one')])
+  copying.publish()
+  mkdirSync(join(dirs.old, 'moved')) // so that this name is told of before the others
+  rmdirSync(join(dirs.old, 'moved'))
+  renameSync(join(dirs.old, 'one'), join(dirs.old, 'moved'))
+  renameSync(join(dirs.old, 'other'), join(dirs.old, 'one'))
+  await copying.refresh()
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  expect(listing(dirs.new)).toBe(listing(dirs.old))
+})
+
+test('a directory of the job that is renamed after plan and before tree have looked is at NEW only once', async ({
+  cleanup,
+  dirs,
+}) => {
+  mkdirSync(join(dirs.old, 'first'))
+  const source = copySource(cleanup, dirs.old, 'first', { kind: 'directory' })
+  const copying = open(dirs)
+  await copying.prepare([source])
+  copying.publish()
+  renameSync(join(dirs.old, 'first'), join(dirs.old, 'second')) // which the plan has seen
+  renameSync(join(dirs.old, 'second'), join(dirs.old, 'third'))
+  copying.follow(null)
+  copying.setNames(source.key, [Buffer.from('second')])
+  copying.setNames(source.key, [Buffer.from('third')])
+  copying.settle(inASecond())
+  copying.seal()
+  copying.finish()
+  expect(listing(dirs.new)).toBe(listing(dirs.old))
 })
 
 test('a file with thousands of names that the job removes meanwhile is followed in time', async ({ cleanup, dirs }) => {
