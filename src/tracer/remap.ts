@@ -29,6 +29,23 @@ export type RemapContext = {
   readonly deadlineUs: number
 }
 
+/** What moving one mapping takes at the very least, of many small ones. */
+const leastPerMappingUs = 20
+
+/**
+ * Throws ERR_FDMOVE_MAX_PAUSE where there are so many mappings that the pause cannot be long enough: to find that out in the pause, and take
+ * back what was moved by then, would be a long one.
+ */
+export function checkNumberOfMappings(remaps: readonly Remap[], maxPauseUs: number, processors: number): void {
+  const count = remaps.reduce((sum, { mappings }) => sum + mappings.length, 0)
+  const leastUs = (count * leastPerMappingUs) / Math.max(1, Math.min(remaps.length, processors))
+  if (leastUs <= maxPauseUs) return
+  throw new FdmoveError(
+    'ERR_FDMOVE_MAX_PAUSE',
+    `${count} mappings of OLD would keep the job waiting for ${Math.ceil(leastUs / 1000)} ms at least, more likely for three times as long, and --max-pause allows ${maxPauseUs / 1000} ms: allow more; nothing was moved`,
+  )
+}
+
 /** Moves all mappings of all processes, then their executables. What fails is taken back by the session's rollback(). */
 export function remapAll(remaps: readonly Remap[], { session, programs, opened, deadlineUs }: RemapContext): void {
   const placed = remaps.map((remap) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One move from start to end, in the tracer process: select, scan, plan, copy, switch over, report.
 import { closeSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import type { Staged } from '../copy/contract.js'
 import { openDestination } from '../copy/destination.js'
 import { leftFiles } from '../copy/placing.js'
@@ -24,6 +25,7 @@ import { nothingToMove, report } from './move-report.js'
 import { toFdmoveError } from './native-error.js'
 import { isAsPrepared, planWithIo, prepare, refuseIfAny } from './prepared.js'
 import { createRecorder, type Recorder } from './recorder.js'
+import { checkNumberOfMappings } from './remap.js'
 import { openSources, stageMore } from './staging.js'
 import { switchOver, type Thread } from './switch-over.js'
 
@@ -227,6 +229,8 @@ function rehearse(
   collectGarbage()
   const snapshot = reader.read(pids)
   const { plan, io } = planWithIo(reader, snapshot)
+  const maxPauseUs = request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs
+  checkNumberOfMappings(plan.remaps, maxPauseUs, availableParallelism())
   stage(plan, null)
   collectGarbage()
   const prepared = prepare(context, snapshot, io)
@@ -235,7 +239,7 @@ function rehearse(
 
   // In the pause only processes are looked at that nobody has looked at: children of the frozen ones, and with all
   // whatever holds OLD by now. Where all processes can be walked within a tenth of the budget, they are.
-  const budgetMs = (request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs) / 1000
+  const budgetMs = maxPauseUs / 1000
   const walkAll = all && walkMs < budgetMs / 10
   const newcomers = (known: ReadonlySet<number>, threads: readonly Thread[]) => {
     const isFresh = (pid: number) => !known.has(pid) && !examined.has(pid) && pid !== process.pid

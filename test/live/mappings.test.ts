@@ -286,7 +286,8 @@ for (const megabytes of [1, 400]) {
     expect(await target.nextLine()).toBe('ready')
     let rounds = 0
     for (let turn = 0; turn < 8; turn++) {
-      const moved = await fdmove('--from', on.path, '--to', left.path, '--pid', target.pid, '--overwrite', '--json')
+      const budget = ['--max-pause', '20s', '--overwrite', '--json']
+      const moved = await fdmove('--from', on.path, '--to', left.path, '--pid', target.pid, ...budget)
       expect(moved.exitCode, moved.stderr).toBe(0)
       ;[on, left] = [left, on]
       const now = Number(await target.send('check'))
