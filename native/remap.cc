@@ -304,8 +304,8 @@ Status Remapper::point_exe(int fresh_fd, int old_fd) {
   return set_exe(injector_, fresh_fd);
 }
 
-/** The mapping as it was before its step, however far that came. */
-Status Remapper::take_back(MappingStep& step) {
+/** The mapping as it was before its step, however far that came. `map` is there where it is needed. */
+Status Remapper::take_back(MappingStep& step, const std::optional<PageMap>& map) {
   const MappingMove& move = step.move;
   if (step.phase == Phase::kReplaced) {
     MappingStep back;
@@ -313,8 +313,6 @@ Status Remapper::take_back(MappingStep& step) {
     back.state = step.state;
     back.pages.guards = step.pages.guards;
     if (!move.shared) {
-      auto map = PageMap::open(tracee().tid());
-      if (!map.ok()) return map.failure();
       auto pages = map->pages(move.start, move.end);
       if (!pages.ok()) return pages.failure();
       back.pages.changed = std::move(pages->changed);
@@ -342,12 +340,19 @@ Status Remapper::rollback() {
   auto note = [&](Status one) {
     if (!one.ok() && status.ok() && !tracee().gone() && has_memory(tracee().tid())) status = one;
   };
+  std::optional<PageMap> map;
+  if (std::any_of(steps_.begin(), steps_.end(), [](const MappingStep& step) { return step.phase == Phase::kReplaced && !step.move.shared; })) {
+    auto opened = PageMap::open(tracee().tid());
+    if (opened.ok()) map.emplace(opened.take());
+    else note(opened.failure());
+  }
   std::vector<MappingStep> replaced;
   for (; !steps_.empty(); steps_.pop_back()) {
     if (tracee().gone()) continue;
+    if (!map && steps_.back().phase == Phase::kReplaced && !steps_.back().move.shared) continue;  // told of already
     MappingStep& step = steps_.back();
     const bool is_replaced = step.phase == Phase::kReplaced;
-    note(take_back(step));
+    note(take_back(step, map));
     if (is_replaced) replaced.push_back(std::move(step));
   }
   if (!replaced.empty() && !tracee().gone()) {

@@ -71,7 +71,7 @@ class Remapper {
   Status place_beside(MappingStep& step, int fd, const Deadline& until);
   Status advise(const MappingStep& step);
   Status lock(const MappingStep& step);
-  Status take_back(MappingStep& step);
+  Status take_back(MappingStep& step, const std::optional<PageMap>& map);
   static std::vector<RemoteAddress> starts(const std::vector<MappingStep>& steps);
   Status undo_defaults(const std::vector<MappingStep>& steps, std::vector<MappingState>& states);
   Status compare_states(std::vector<MappingState>& states);

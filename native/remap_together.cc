@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "clock.h"
+
 namespace fdmove {
 
 namespace {
@@ -16,6 +18,12 @@ constexpr size_t kLargest = size_t{1} << 30;
 constexpr size_t kMost = size_t{32} << 30;
 /** So many processes at a time: a batch waits for its tracer only some seconds. */
 constexpr size_t kAtATime = 16;
+/** So many mappings are put in place before it is known how long all will take: those would be taken back one by one. */
+constexpr size_t kOnTrial = 256;
+
+Failure too_long(pid_t tid) {
+  return refusal("ERR_FDMOVE_MAX_PAUSE", "the pause would have been longer than --max-pause allows; nothing was moved", tid);
+}
 
 /** Whether a call failed that may do better alone: with limits lifted for it, and without another mapping beside it. */
 bool lacks_room(const Failure& failure) {
@@ -149,9 +157,14 @@ Status RemapProgram::carry() {
   return copy_within(tracee_->tid(), from, to);
 }
 
-/** What of the second half was done. Nothing that is beside stays: what failed is undone as far as that. */
-void RemapProgram::note_placed(const Outcome& outcome) {
-  const size_t failed = outcome.failed_at < 0 ? program_.operations.size() : static_cast<size_t>(outcome.failed_at);
+/** The operation behind those that put the first `parts` mappings in place. */
+size_t RemapProgram::end_of(size_t parts) const {
+  return parts < steps_.size() ? steps_[parts - 1].end : program_.operations.size();
+}
+
+/** What of the second half was done, of the operations before `end`. Nothing that is beside stays: what failed is undone as far as that. */
+void RemapProgram::note_placed(const Outcome& outcome, size_t end) {
+  const size_t failed = outcome.failed_at < 0 ? end : static_cast<size_t>(outcome.failed_at);
   for (Part& part : steps_) {
     MappingStep& step = *part.step;
     step.done = part.end <= failed;
@@ -163,19 +176,24 @@ void RemapProgram::note_placed(const Outcome& outcome) {
 }
 
 Status RemapProgram::run_all(const std::vector<RemapProgram*>& programs, const Deadline& until, uint64_t call_limit_us) {
+  size_t left = 0;
+  for (const RemapProgram* one : programs) left += one->steps_.size();
   for (size_t from = 0; from < programs.size();) {
-    if (until.passed())
-      return refusal("ERR_FDMOVE_MAX_PAUSE", "the pause would have been longer than --max-pause allows; nothing was moved", programs[from]->tracee_->tid());
+    if (until.passed()) return too_long(programs[from]->tracee_->tid());
     size_t to = from, twice = 0;
-    do twice += programs[to++]->twice_;
-    while (to < programs.size() && to - from < kAtATime && twice + programs[to]->twice_ <= kTwice);
-    FDMOVE_TRY(run_group({programs.begin() + static_cast<ptrdiff_t>(from), programs.begin() + static_cast<ptrdiff_t>(to)}, call_limit_us));
+    do {
+      left -= programs[to]->steps_.size();
+      twice += programs[to++]->twice_;
+    } while (to < programs.size() && to - from < kAtATime && twice + programs[to]->twice_ <= kTwice);
+    const Limits limits{until, left, call_limit_us};
+    FDMOVE_TRY(run_group({programs.begin() + static_cast<ptrdiff_t>(from), programs.begin() + static_cast<ptrdiff_t>(to)}, limits));
     from = to;
   }
   return Done{};
 }
 
-Status RemapProgram::run_group(const std::vector<RemapProgram*>& group, uint64_t call_limit_us) {
+Status RemapProgram::run_group(const std::vector<RemapProgram*>& group, const Limits& limits) {
+  const uint64_t call_limit_us = limits.call_us;
   std::vector<ProgramRunner*> runners;
   std::vector<const Program*> plain;
   for (RemapProgram* one : group) {
@@ -183,23 +201,24 @@ Status RemapProgram::run_group(const std::vector<RemapProgram*>& group, uint64_t
     plain.push_back(&one->program_);
   }
   Status status = ProgramRunner::load_all(runners, plain, Deadline::in_us(call_limit_us));
-  if (status.ok()) status = run_halves(group, call_limit_us);
+  if (status.ok()) status = run_halves(group, limits);
   Status finished = ProgramRunner::finish_all(runners, Deadline::in_us(call_limit_us));
   return status.ok() ? finished : status;
 }
 
-/** Runs the same half of all; each stands well afterwards, whatever comes of it. */
-Result<std::vector<Outcome>> RemapProgram::run_half(const std::vector<RemapProgram*>& group, bool beside, uint64_t call_limit_us) {
+/** Runs the same half of all, the second as far as the first `parts` mappings; each stands well afterwards, whatever comes of it. */
+Result<std::vector<Outcome>> RemapProgram::run_half(const std::vector<RemapProgram*>& group, std::optional<size_t> parts, uint64_t call_limit_us) {
   const Deadline deadline = Deadline::in_us(call_limit_us);
   std::vector<ProgramRunner*> runners;
   for (RemapProgram* one : group) {
-    FDMOVE_TRY(one->runner_.begin(beside ? one->beside_end_ : one->program_.operations.size(), deadline));
+    FDMOVE_TRY(one->runner_.begin(parts ? one->end_of(*parts) : one->beside_end_, deadline));
     runners.push_back(&one->runner_);
   }
   return ProgramRunner::complete_all(runners, deadline);
 }
 
-Status RemapProgram::run_halves(const std::vector<RemapProgram*>& group, uint64_t call_limit_us) {
+Status RemapProgram::run_halves(const std::vector<RemapProgram*>& group, const Limits& limits) {
+  const uint64_t call_limit_us = limits.call_us;
   std::optional<Failure> first;
   auto undo = [&](RemapProgram* one) {
     Status undone = one->runner_.rollback(Deadline::in_us(call_limit_us));
@@ -211,7 +230,7 @@ Status RemapProgram::run_halves(const std::vector<RemapProgram*>& group, uint64_
     return *first;
   };
 
-  auto made = run_half(group, true, call_limit_us);
+  auto made = run_half(group, std::nullopt, call_limit_us);
   if (!made.ok()) return undo_all(group, made.failure());
   std::vector<RemapProgram*> going;
   for (size_t at = 0; at < group.size(); at++) {
@@ -228,18 +247,47 @@ Status RemapProgram::run_halves(const std::vector<RemapProgram*>& group, uint64_
   for (RemapProgram* one : going)
     if (Status carried = one->carry(); !carried.ok()) return undo_all(group, carried.failure());
 
+  if (going.empty()) return Done{};
+  if (limits.until.passed()) return undo_all(going, too_long(going.front()->tracee_->tid()));
+
   // Until it is known better: to take back what was not replaced changes nothing.
   for (RemapProgram* one : going)
     for (Part& part : one->steps_) part.step->phase = MappingStep::Phase::kReplaced;
-  auto placed = run_half(going, false, call_limit_us);
-  if (!placed.ok()) return undo_all(going, placed.failure());
-  for (size_t at = 0; at < going.size(); at++) {
-    const Outcome& outcome = (*placed)[at];
-    going[at]->note_placed(outcome);
-    if (outcome.failed_at < 0) continue;
-    undo(going[at]);
-    Status failed = going[at]->failure_of(outcome);
-    if (!lacks_room(failed.failure()) && !first) first = failed.failure();
+  // The first so many of each; what cannot be gone on with is taken back as far as it is beside.
+  auto place = [&](size_t parts) -> Result<bool> {
+    auto placed = run_half(going, parts, call_limit_us);
+    if (!placed.ok()) return undo_all(going, placed.failure());
+    auto has_failed = [](const Outcome& outcome) { return outcome.failed_at >= 0; };
+    const bool any = std::any_of(placed->begin(), placed->end(), has_failed);
+    for (size_t at = 0; at < going.size(); at++) {
+      const Outcome& outcome = (*placed)[at];
+      going[at]->note_placed(outcome, going[at]->end_of(parts));
+      if (has_failed(outcome) || (any && parts < going[at]->steps_.size())) undo(going[at]);
+      if (!has_failed(outcome)) continue;
+      Status why = going[at]->failure_of(outcome);
+      if (!lacks_room(why.failure()) && !first) first = why.failure();
+    }
+    return !any;
+  };
+  const size_t trial = std::max<size_t>(1, kOnTrial / going.size());
+  size_t tried = 0, left = limits.left;
+  for (const RemapProgram* one : going) {
+    tried += std::min(trial, one->steps_.size());
+    left += one->steps_.size();
+  }
+  const uint64_t began_ns = monotonic_ns();
+  auto placed = place(trial);
+  if (!placed.ok()) return placed.failure();
+  if (*placed && tried < left) {
+    // As long again for what comes then: it is asked how they are treated, and what is mapped.
+    const uint64_t now_ns = monotonic_ns(), each_ns = 2 * (now_ns - began_ns) / tried;
+    if (now_ns + each_ns * (left - tried) > limits.until.ns) {
+      for (RemapProgram* one : going) undo(one);
+      return first ? Status{*first} : Status{too_long(going.front()->tracee_->tid())};
+    }
+    if (std::any_of(going.begin(), going.end(), [&](const RemapProgram* one) { return trial < one->steps_.size(); }))
+      placed = place(SIZE_MAX);
+    if (!placed.ok()) return placed.failure();
   }
   return first ? Status{*first} : Status{Done{}};
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,17 +40,24 @@ class RemapProgram {
     size_t end = 0;            ///< behind the last one
   };
 
+  struct Limits {
+    const Deadline& until;  ///< for the whole
+    size_t left;            ///< mappings of other programs that are still to come
+    uint64_t call_us;
+  };
+
   size_t add(const MappingCall& call, Operation::Expect expect = Operation::Expect::kSuccess);
   void add_undo(const MappingCall& call);
   void add_beside(Part& part);
   void add_placing(Part& part);
   void note_made_beside(const Outcome& outcome);
-  void note_placed(const Outcome& outcome);
+  [[nodiscard]] size_t end_of(size_t parts) const;
+  void note_placed(const Outcome& outcome, size_t end);
   [[nodiscard]] Status failure_of(const Outcome& outcome) const;
   Status carry();
-  static Status run_group(const std::vector<RemapProgram*>& group, uint64_t call_limit_us);
-  static Status run_halves(const std::vector<RemapProgram*>& group, uint64_t call_limit_us);
-  static Result<std::vector<Outcome>> run_half(const std::vector<RemapProgram*>& group, bool beside, uint64_t call_limit_us);
+  static Status run_group(const std::vector<RemapProgram*>& group, const Limits& limits);
+  static Status run_halves(const std::vector<RemapProgram*>& group, const Limits& limits);
+  static Result<std::vector<Outcome>> run_half(const std::vector<RemapProgram*>& group, std::optional<size_t> parts, uint64_t call_limit_us);
 
   Tracee* tracee_;
   Program program_;

@@ -299,6 +299,29 @@ for (const megabytes of [1, 400]) {
   }, 120_000)
 }
 
+test('thousands of mappings that take longer than the pause may are given up before most of them have been replaced', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('many-maps', `${one.path}/file`, '8000')
+  const args = ['--to', other.path, '--pid', target.pid, '--overwrite', '--json', '--max-pause']
+  const phase = ({ phases }: { phases: readonly { name: string; us: number }[] }, name: string) =>
+    phases.find((one) => one.name === name)?.us ?? 0
+  const moved = await fdmove('--from', one.path, ...args, '20s')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(await target.send('check')).toBe('ok')
+  const back = ['--from', other.path, '--to', one.path, '--pid', target.pid, '--overwrite', '--json', '--max-pause']
+  const all = phase(moved.json.pause, 'switch') // of which the budget leaves a third
+  const late = await fdmove(...back, `${Math.round(phase(moved.json.pause, 'rescan') + all / 3)}us`)
+  expect(late.exitCode, late.stdout).toBe(1)
+  expect(late.stderr).toContain('ERR_FDMOVE_MAX_PAUSE')
+  const undo = Number(/undo ([\d.]+) ms/.exec(late.stderr)?.[1] ?? 0) * 1000
+  expect(undo, late.stderr).toBeLessThan(all)
+  expect(await target.send('check')).toBe('ok')
+})
+
 for (const how of ['lock', 'merge']) {
   test(`what a job has told the kernel to ${how} from then on does not come upon mappings from before, whichever call fails`, async ({
     storage,
