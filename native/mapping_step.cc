@@ -66,6 +66,8 @@ std::vector<MappingCall> advice_calls(const MappingStep& step) {
   for (const Advice& one : kAdvices)
     if (step.state.has(one.flag))
       calls.push_back({"madvise", SYS_madvise, {step.move.start, step.move.size(), static_cast<uint64_t>(one.advice)}});
+  // In what is locked there can be no new ones, and mlockall(MCL_FUTURE) locks all that is new.
+  if (!step.pages.guards.empty()) calls.push_back({"munlock", SYS_munlock, {step.move.start, step.move.size()}});
   for (const PageRange& guard : step.pages.guards) calls.push_back({"madvise", SYS_madvise, {guard.start, guard.size, kGuardInstall}});
   return calls;
 }

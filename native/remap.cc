@@ -40,12 +40,15 @@ bool is_exe(pid_t tid, int fd) {
          exe.st_dev == file.st_dev && exe.st_ino == file.st_ino;
 }
 
-/** The letters of VmFlags without those that say nothing of what the job asked for: soft-dirty. */
+/**
+ * The letters of VmFlags without those that say nothing of what the job asked for: soft-dirty, and that there are guards or were once, which
+ * a mapping also gets from one that it becomes one with.
+ */
 std::set<std::string> letters(const std::string& flags) {
   std::istringstream words(flags);
   std::set<std::string> set;
   for (std::string word; words >> word;)
-    if (word != "sd") set.insert(word);
+    if (word != "sd" && word != "gu") set.insert(word);
   return set;
 }
 

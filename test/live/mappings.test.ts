@@ -253,14 +253,14 @@ for (const [kind, why] of [
   })
 }
 
-for (const kind of ['shared', 'private'] as const) {
-  test(`a guard in a ${kind} mapping is there after the move, and whichever call fails`, async ({
+for (const kind of ['shared', 'private', 'private locking', 'shared locking', 'private removed']) {
+  test(`a guard in a ${kind} mapping is there after the move, or is not, as before, and whichever call fails`, async ({
     storage,
     spawnProgram,
     skip,
   }) => {
     const [one, other] = [await storage('ext4'), await storage('ext4')]
-    const target = await spawnProgram([compileTarget('guarded'), `${one.path}/file`, kind])
+    const target = await spawnProgram([compileTarget('guarded'), `${one.path}/file`, ...kind.split(' ')])
     need({ skip }, 'guards in file mappings', (await target.nextLine()) === 'ready', 'Linux 6.15 or newer')
     for (let at = 1; ; at++) {
       const args = ['--from', one.path, '--to', other.path, '--pid', target.pid, '--json']
