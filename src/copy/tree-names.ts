@@ -23,13 +23,15 @@ export class TreeNames {
   readonly #namesOf = new Map<bigint, string[]>()
   /** Inodes of OLD that a name led to before: they may still be written through it by who has opened it. */
   readonly #before = new Map<string, Set<bigint>>()
+  readonly #device: bigint
   readonly #held: Set<string>
   readonly #lost: (path: Buffer) => void
   readonly #heldNames = new Map<string, Map<string, Buffer>>()
   readonly #heldAt = new Map<string, string>()
 
-  /** `lost` is told of each name that nothing is made under any more. */
-  constructor(held: Iterable<string>, lost: (path: Buffer) => void) {
+  /** `device` is the one that the tree is on; `lost` is told of each name that nothing is made under any more. */
+  constructor(device: bigint, held: Iterable<string>, lost: (path: Buffer) => void) {
+    this.#device = device
     this.#held = new Set(held)
     this.#lost = lost
   }
@@ -95,10 +97,14 @@ export class TreeNames {
     return this.#held.has(key)
   }
 
-  /** From now on it is the job's; yields the names that were made after it. */
+  /**
+   * From now on it is the job's; yields the names that were made after it. None where it is on another device than the tree, though one
+   * here may have its number: the files of each subvolume of btrfs are numbered from 257.
+   */
   hold(key: string): readonly Buffer[] {
     this.#held.add(key)
-    return this.of(BigInt(key.slice(key.indexOf(':') + 1)))
+    const [device, inode] = key.split(':').map(BigInt)
+    return device === this.#device ? this.of(inode!) : []
   }
 
   holderOf(path: Buffer): string | undefined {

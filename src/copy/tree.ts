@@ -81,7 +81,11 @@ export function openTree(options: {
   readonly lost: (path: Buffer) => void
 }): Tree {
   const { directories, items } = options
-  const names = new TreeNames(options.held, options.lost)
+  const root = directories.openOld(Buffer.alloc(0))
+  if (root === null) throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${options.from.toString()} cannot be read`)
+  const device = native.inodeOf(root).dev
+  closeSync(root)
+  const names = new TreeNames(device, options.held, options.lost)
   const files = new TreeFiles({ ...options, names })
   /** Regular files with one name, by their directory: of these there may be many. */
   const found = new Map<string, FoundFile[]>()
@@ -91,10 +95,6 @@ export function openTree(options: {
   /** Of what changed before, all is followed: nanoseconds since 1970, as an inode has them. */
   let followedAt = 0n
   let bytes = 0
-  const root = directories.openOld(Buffer.alloc(0))
-  if (root === null) throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${options.from.toString()} cannot be read`)
-  const device = native.inodeOf(root).dev
-  closeSync(root)
   const watch = new TreeWatch()
 
   const note = (path: Buffer, why: string) => notes.set(keyOf(path), `${join(options.from, path).toString()}: ${why}`)
@@ -215,8 +215,10 @@ export function openTree(options: {
     const written = new Set(names.written(path))
     names.remember(path)
     files.remove(path)
-    if (inode !== null && inode.dev !== device) note(path, 'is on another file system')
-    else if (isDirectory) {
+    if (inode !== null && inode.dev !== device) {
+      // What is held there is moved all the same, as what the job holds.
+      if (!names.isHeld(keyOfInode(inode))) note(path, 'is on another file system')
+    } else if (isDirectory) {
       directories.ensure(path)
       directories.renew(path)
       enter(path, (below) => attempt(below, round))

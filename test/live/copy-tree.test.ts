@@ -20,7 +20,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { openDestination } from '../../src/copy/destination.js'
 import { copySource } from '../helpers/copy-source.js'
+import { findProgram } from '../helpers/find-program.js'
 import { expectRefused, heldBelow, tryMove } from '../helpers/move.js'
+import { need } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
 
 const inASecond = () => Number(process.hrtime.bigint() / 1000n) + 1_000_000
@@ -190,3 +192,30 @@ test('a file with thousands of names that the job removes meanwhile is followed 
   expect(readdirSync(join(dirs.new, 'a'))).toEqual(['held'])
   expect(statSync(join(dirs.new, 'a/held')).nlink).toBe(1)
 }, 30_000)
+
+test('files of a btrfs subvolume below OLD that the job holds do not take the place of those that have their numbers', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'btrfs', findProgram('mkfs.btrfs') !== undefined, 'package btrfs-progs')
+  const { path: old } = await storage('btrfs')
+  execFileSync('btrfs', ['subvolume', 'create', join(old, 'volume')])
+  const numbers = [1, 2, 3]
+  for (const at of numbers) {
+    writeFileSync(join(old, `of the top ${at}`), `top ${at}`)
+    writeFileSync(join(old, `volume/held-${at}`), `held ${at}`)
+    const numberOf = (name: string) => statSync(join(old, name)).ino
+    expect(numberOf(`of the top ${at}`)).toBe(numberOf(`volume/held-${at}`))
+  }
+  const target = await spawnTarget('hold', ...numbers.map((at) => `open rw ${old}/volume/held-${at} ${10 + at}`))
+  const moved = await tryMove(target.pid, { old, new: dirs.new }, ['--with-tree', '.', '--max-pause', '10s'])
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  for (const at of numbers) {
+    expect(readFileSync(join(dirs.new, `of the top ${at}`), 'utf8')).toBe(`top ${at}`)
+    expect(readFileSync(join(dirs.new, `volume/held-${at}`), 'utf8')).toBe(`held ${at}`)
+  }
+  expect(moved.json.warnings.filter((text) => text.includes('/held-'))).toEqual([])
+  await target.end()
+})
