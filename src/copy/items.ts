@@ -171,7 +171,8 @@ export class Items {
   /** Its names become `names`, and those that the tree has seen of it. */
   setNames(item: Item, names: readonly Buffer[]): Item {
     const known = item.staged.source
-    if (known.kind === 'directory') return isSame(names, known.names) ? item : this.#moveDirectory(item, names)
+    if (known.kind === 'directory')
+      return isSame(names, known.names) && this.#isThere(item) ? item : this.#moveDirectory(item, names)
     this.tree?.yield(known.key, names)
     const source = this.withOtherNames({ ...known, names })
     if (isSame(source.names, known.names)) return item
@@ -211,6 +212,11 @@ export class Items {
   /** They stay; what they replaced goes for good. */
   keep(): void {
     for (const staged of this.#stagedInodes()) keep(staged)
+  }
+
+  /** One that was away for a moment may have been removed at NEW and made again. */
+  #isThere({ staged: { fd, source } }: Item): boolean {
+    return source.names.every((path) => this.#directories.find(path)?.fd === fd)
   }
 
   #holdsDirectory(path: Buffer): boolean {

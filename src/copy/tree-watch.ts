@@ -66,7 +66,7 @@ export class TreeWatch {
   readonly #fd = native.watchNew()
   readonly #paths = new Map<number, Buffer>()
   readonly #numbers = new Map<string, number>()
-  /** Paths at which one was that has been found elsewhere since: whoever comes there is another one. */
+  /** Paths at which one was that has left: whoever comes there is another one, or has to be read anew. */
   readonly #deserted = new Set<string>()
 
   /** Watches the directory that is at `path` now. Yields what was watched there before: itself, another one, none. */
@@ -115,8 +115,11 @@ export class TreeWatch {
         const directory = this.#paths.get(number)
         if ((mask & inotify.overflow) !== 0) lost = true
         if ((mask & inotify.ignored) !== 0) this.#forget(number)
-        if (directory !== undefined && nameLength > 0)
-          changes.add(join(directory, Buffer.from(name.subarray(0, name.indexOf(0)))), mask, cookie)
+        if (directory !== undefined && nameLength > 0) {
+          const path = join(directory, Buffer.from(name.subarray(0, name.indexOf(0))))
+          changes.add(path, mask, cookie)
+          if ((mask & inotify.movedFrom) !== 0) this.#desert(keyOf(path))
+        }
         offset += inotify.header + nameLength
       }
     }
@@ -124,6 +127,14 @@ export class TreeWatch {
 
   close(): void {
     closeSync(this.#fd)
+  }
+
+  /** Even if it comes back: names below its path may have been looked at while it was away, and were not there. */
+  #desert(key: string): void {
+    const number = this.#numbers.get(key)
+    if (number === undefined) return
+    this.#forget(number)
+    this.#deserted.add(key)
   }
 
   #forget(number: number): void {

@@ -19,6 +19,7 @@ import {
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { openDestination } from '../../src/copy/destination.js'
+import { TreeWatch } from '../../src/copy/tree-watch.js'
 import { copySource } from '../helpers/copy-source.js'
 import { findProgram } from '../helpers/find-program.js'
 import { expectRefused, heldBelow, tryMove } from '../helpers/move.js'
@@ -173,6 +174,46 @@ test('a directory of the job that is renamed after plan and before tree have loo
   copying.seal()
   copying.finish()
   expect(listing(dirs.new)).toBe(listing(dirs.old))
+})
+
+test('a directory that was away for a moment is read anew: what is below it was not there meanwhile', ({
+  cleanup,
+  dirs,
+}) => {
+  mkdirSync(join(dirs.old, 'here'))
+  const { fd } = copySource(cleanup, dirs.old, 'here', { kind: 'directory' })
+  const top = copySource(cleanup, dirs.old, '', { kind: 'directory' })
+  const [path, watch] = [Buffer.from('here'), new TreeWatch()]
+  cleanup.add('processes', () => watch.close())
+  watch.add(Buffer.alloc(0), top.fd)
+  expect(watch.add(path, fd)).toBe('none')
+  expect(watch.add(path, fd)).toBe('itself')
+  renameSync(join(dirs.old, 'here'), join(dirs.old, 'away'))
+  renameSync(join(dirs.old, 'away'), join(dirs.old, 'here'))
+  expect(watch.changes()?.names.map(String)).toEqual(['here', 'away'])
+  expect(watch.add(path, fd)).toBe('another')
+  expect(watch.add(path, fd)).toBe('itself')
+})
+
+test('a directory of the job that was away for a moment is at NEW the one that its files are made in', async ({
+  cleanup,
+  dirs,
+}) => {
+  mkdirSync(join(dirs.old, 'here'))
+  const source = copySource(cleanup, dirs.old, 'here', { kind: 'directory' })
+  const copying = open(dirs)
+  await copying.prepare([source])
+  copying.publish()
+  for (const [from, to] of [
+    ['here', 'away'],
+    ['away', 'here'],
+  ] as const) {
+    renameSync(join(dirs.old, from), join(dirs.old, to))
+    copying.follow(null)
+  }
+  const { ino } = copying.setNames(source.key, source.names)
+  expect(ino).toBe(statSync(join(dirs.new, 'here'), { bigint: true }).ino)
+  copying.abandon()
 })
 
 test('a file with thousands of names that the job removes meanwhile is followed in time', async ({ cleanup, dirs }) => {
