@@ -27,7 +27,11 @@ import { stagingName } from './staging-name.js'
 import type { TreeNames } from './tree-names.js'
 
 /** An inode of OLD, to be known again. */
-export type OldInode = Pick<Inode, 'ino' | 'ctime'>
+export type OldInode = {
+  /** `${dev}:${ino}`. */
+  readonly key: string
+  readonly ctime: bigint
+}
 
 /** A regular file of OLD that has no other name. */
 export type FoundFile = { readonly path: Buffer; readonly old: OldInode }
@@ -45,7 +49,8 @@ const mostUnsynced = 256
 
 export const typeOf = (inode: Inode) => inode.mode & S_IFMT
 /** An inode as it is now. */
-export const asSeen = (inode: Inode): OldInode => ({ ino: inode.ino, ctime: lastChange(inode) })
+export const asSeen = (inode: Inode): OldInode => ({ key: keyOfInode(inode), ctime: lastChange(inode) })
+export const keyOfInode = ({ dev, ino }: Inode) => `${dev}:${ino}`
 
 export class TreeFiles {
   readonly #from: Buffer
@@ -127,7 +132,7 @@ export class TreeFiles {
       if (from === null) return 'changing'
       try {
         const old = asSeen(native.inodeOf(from))
-        if (old.ino !== inode.ino) return 'changing'
+        if (old.key !== keyOfInode(inode)) return 'changing'
         this.#make(path, from, old, inode, deadlineUs)
         return 'made'
       } finally {
@@ -184,7 +189,7 @@ export class TreeFiles {
     const fd = native.openBeneath(source.directory.fd, nameOf(first), O_PATH | O_NOFOLLOW)
     try {
       native.linkFd(fd, directory.fd, target)
-      this.#record(directory, path, target, { ino: source.old, ctime: source.ctime }, source.ino)
+      this.#record(directory, path, target, { key: source.old, ctime: source.ctime }, source.ino)
       return 'made'
     } finally {
       closeSync(fd)
@@ -223,7 +228,7 @@ export class TreeFiles {
       saved = this.#attic.take(directory, target)
     }
     this.#directories.touch(directory)
-    this.#names.add({ path, directory, old: old.ino, ctime: old.ctime, ino, saved })
+    this.#names.add({ path, directory, old: old.key, ctime: old.ctime, ino, saved })
   }
 }
 

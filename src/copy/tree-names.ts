@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a tree has made at NEW, by name and by the inode of OLD that it was made after; and the names that it has seen of
-// what the job holds. Inodes of OLD are `${dev}:${ino}` where the job holds them, and numbers where not: one device.
+// what the job holds. Inodes of OLD are `${dev}:${ino}`: an overlay shows files with the devices of its layers.
 import type { Saved } from './attic.js'
 import type { Directory } from './directories.js'
 import { isBelow, keyOf } from './relative-path.js'
@@ -8,8 +8,8 @@ import { isBelow, keyOf } from './relative-path.js'
 export type MadeName = {
   readonly path: Buffer
   readonly directory: Directory
-  /** Inode number at OLD. */
-  readonly old: bigint
+  /** The inode at OLD, `${dev}:${ino}`. */
+  readonly old: string
   /** Last change of that inode, in nanoseconds, before it was copied. */
   readonly ctime: bigint
   /** Inode number at NEW. */
@@ -20,18 +20,16 @@ export type MadeName = {
 
 export class TreeNames {
   readonly #made = new Map<string, MadeName>()
-  readonly #namesOf = new Map<bigint, string[]>()
+  readonly #namesOf = new Map<string, string[]>()
   /** Inodes of OLD that a name led to before: they may still be written through it by who has opened it. */
-  readonly #before = new Map<string, Set<bigint>>()
-  readonly #device: bigint
+  readonly #before = new Map<string, Set<string>>()
   readonly #held: Set<string>
   readonly #lost: (path: Buffer) => void
   readonly #heldNames = new Map<string, Map<string, Buffer>>()
   readonly #heldAt = new Map<string, string>()
 
-  /** `device` is the one that the tree is on; `lost` is told of each name that nothing is made under any more. */
-  constructor(device: bigint, held: Iterable<string>, lost: (path: Buffer) => void) {
-    this.#device = device
+  /** `lost` is told of each name that nothing is made under any more. */
+  constructor(held: Iterable<string>, lost: (path: Buffer) => void) {
     this.#held = new Set(held)
     this.#lost = lost
   }
@@ -60,7 +58,7 @@ export class TreeNames {
   }
 
   /** The names that were made after an inode of OLD. */
-  of(old: bigint): readonly Buffer[] {
+  of(old: string): readonly Buffer[] {
     return (this.#namesOf.get(old) ?? []).map((name) => this.#made.get(name)!.path)
   }
 
@@ -88,7 +86,7 @@ export class TreeNames {
   }
 
   /** Every inode of OLD that may have been written when a change of this name is told. */
-  written(path: Buffer): readonly bigint[] {
+  written(path: Buffer): readonly string[] {
     const known = this.at(path)
     return [...(known === undefined ? [] : [known.old]), ...(this.#before.get(keyOf(path)) ?? [])]
   }
@@ -97,14 +95,10 @@ export class TreeNames {
     return this.#held.has(key)
   }
 
-  /**
-   * From now on it is the job's; yields the names that were made after it. None where it is on another device than the tree, though one
-   * here may have its number: the files of each subvolume of btrfs are numbered from 257.
-   */
+  /** From now on it is the job's; yields the names that were made after it. */
   hold(key: string): readonly Buffer[] {
     this.#held.add(key)
-    const [device, inode] = key.split(':').map(BigInt)
-    return device === this.#device ? this.of(inode!) : []
+    return this.of(key)
   }
 
   holderOf(path: Buffer): string | undefined {

@@ -4,7 +4,7 @@
 //
 // A name that changed is made at NEW what it is at OLD by then, whatever happened to it. What changes while it is being
 // looked at is told of again, so that an error that such a change explains (ENOENT and its like) only puts the name off.
-import { closeSync, readdirSync } from 'node:fs'
+import { closeSync, readdirSync, statfsSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
 import type { LeftFile } from '../options.js'
@@ -15,7 +15,7 @@ import type { Directories } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
 import { S_IFDIR, S_IFREG } from './flags.js'
 import { isBelow, join, keyOf, nameOf, parentOf } from './relative-path.js'
-import { asSeen, changing, type FoundFile, TreeFiles, typeOf } from './tree-files.js'
+import { asSeen, changing, type FoundFile, keyOfInode, TreeFiles, typeOf } from './tree-files.js'
 import { type MadeName, TreeNames } from './tree-names.js'
 import { TreeWatch } from './tree-watch.js'
 
@@ -54,8 +54,8 @@ export type HeldItems = {
 type Round = {
   /** Null while the job runs. */
   readonly deadlineUs: number | null
-  /** Inode numbers of OLD that have been copied in this round: their other names are linked. */
-  readonly copied: Set<bigint>
+  /** Inodes of OLD, `${dev}:${ino}`, that have been copied in this round: their other names are linked. */
+  readonly copied: Set<string>
 }
 
 const filesPerBatch = 128
@@ -63,8 +63,10 @@ const parallelBatches = 2
 /** How often a name that changes while it is looked at is tried in the pause, when only outsiders can change it. */
 const mostTries = 3
 const muchChanged = 'so much changed in the tree'
-const isAsCopied = (made: MadeName, now: Inode | null) => now?.ino === made.old && now.ctime === made.ctime
-const keyOfInode = ({ dev, ino }: Inode) => `${dev}:${ino}`
+const isCopied = (made: MadeName, now: Inode | null) => now !== null && keyOfInode(now) === made.old
+const isAsCopied = (made: MadeName, now: Inode | null) => isCopied(made, now) && now?.ctime === made.ctime
+/** f_type of an overlay. magic.h of the kernel */
+const overlayMagic = 0x794c7630
 
 export function openTree(options: {
   readonly from: Buffer
@@ -84,8 +86,11 @@ export function openTree(options: {
   const root = directories.openOld(Buffer.alloc(0))
   if (root === null) throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${options.from.toString()} cannot be read`)
   const device = native.inodeOf(root).dev
+  // Only its directories have one device then, the files have those of their layers. overlayfs.rst of the kernel.
+  const isLayered = statfsSync(`/proc/self/fd/${root}`).type === overlayMagic
+  const isElsewhere = (inode: Inode) => inode.dev !== device && !(isLayered && typeOf(inode) !== S_IFDIR)
   closeSync(root)
-  const names = new TreeNames(device, options.held, options.lost)
+  const names = new TreeNames(options.held, options.lost)
   const files = new TreeFiles({ ...options, names })
   /** Regular files with one name, by their directory: of these there may be many. */
   const found = new Map<string, FoundFile[]>()
@@ -103,7 +108,7 @@ export function openTree(options: {
 
   function copyOne(path: Buffer, inode: Inode, { deadlineUs, copied }: Round): void {
     const outcome = files.copyOne(path, inode, deadlineUs)
-    if (outcome === 'made') copied.add(inode.ino)
+    if (outcome === 'made') copied.add(keyOfInode(inode))
     else if (outcome === 'changing') putOffUntilNext(path)
     else note(path, 'is a socket, which only its server can make')
   }
@@ -143,7 +148,7 @@ export function openTree(options: {
   function scan(path: Buffer): void {
     directories.ensure(path)
     enter(path, (below, inode) => {
-      if (inode.dev !== device) note(below, 'is on another file system')
+      if (isElsewhere(inode)) note(below, 'is on another file system')
       else if (typeOf(inode) === S_IFDIR) scan(below)
       else if (names.isHeld(keyOfInode(inode))) names.addHeld(keyOfInode(inode), below)
       else if (typeOf(inode) === S_IFREG && inode.nlink === 1) addFile(below, inode)
@@ -161,11 +166,11 @@ export function openTree(options: {
   }
 
   /** Copies what an inode of OLD is by now under all names that it was made under: only the one that was used is told of. */
-  function copyAgain(old: bigint, round: Round): void {
+  function copyAgain(old: string, round: Round): void {
     if (round.copied.has(old)) return
     const valid = names.of(old).flatMap((path) => {
       const inode = files.inodeAtOld(path)
-      if (inode?.ino === old && inode.dev === device) return [{ path, inode }]
+      if (inode !== null && keyOfInode(inode) === old && !isElsewhere(inode)) return [{ path, inode }]
       files.remove(path)
       putOffUntilNext(path)
       return []
@@ -215,7 +220,7 @@ export function openTree(options: {
     const written = new Set(names.written(path))
     names.remember(path)
     files.remove(path)
-    if (inode !== null && inode.dev !== device) {
+    if (inode !== null && isElsewhere(inode)) {
       // What is held there is moved all the same, as what the job holds.
       if (!names.isHeld(keyOfInode(inode))) note(path, 'is on another file system')
     } else if (isDirectory) {
@@ -226,9 +231,9 @@ export function openTree(options: {
       if (owner !== key) items.addName(key, path)
       names.addHeld(key, path)
     } else if (inode !== null) {
-      copyAgain(inode.ino, round)
-      const [linked] = names.of(inode.ino)
-      if (linked !== undefined && round.copied.has(inode.ino)) link(linked, path)
+      copyAgain(key!, round)
+      const [linked] = names.of(key!)
+      if (linked !== undefined && round.copied.has(key!)) link(linked, path)
       else copyOne(path, inode, round)
     }
     for (const old of written) copyAgain(old, round)
@@ -375,7 +380,7 @@ export function openTree(options: {
         try {
           const inode = files.inodeAtOld(made.path)
           // One that got another name has another ctime, and was followed even so.
-          const isAsFollowed = inode?.ino === made.old && inode.ctime < followedAt
+          const isAsFollowed = isCopied(made, inode) && inode!.ctime < followedAt
           if (inode === null || !(isAsFollowed || isAsCopied(made, inode))) return []
           const { dev, ino, size, mtime } = inode
           return [{ path: made.path, dev, ino, contents: { size, mtime: BigInt.asUintN(64, mtime) } }]

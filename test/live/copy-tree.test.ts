@@ -260,3 +260,31 @@ test('files of a btrfs subvolume below OLD that the job holds do not take the pl
   expect(moved.json.warnings.filter((text) => text.includes('/held-'))).toEqual([])
   await target.end()
 })
+
+test('of an overlay with layers on different file systems, whose files have other devices than its directories, all comes over', async ({
+  cleanup,
+  storage,
+  spawnTarget,
+}) => {
+  const [lower, upper, fresh] = [await storage('tmpfs'), await storage('ext4'), await storage('ext4')]
+  const old = join(lower.path, '../overlay')
+  for (const directory of [old, join(lower.path, 'l/sub'), join(upper.path, 'u'), join(upper.path, 'w')])
+    mkdirSync(directory, { recursive: true })
+  for (let at = 1; at <= 20; at++) {
+    writeFileSync(join(lower.path, `l/sub/low-${at}`), `low ${at}`)
+    writeFileSync(join(upper.path, `u/up-${at}`), `up ${at}`)
+  }
+  linkSync(join(lower.path, 'l/sub/low-1'), join(lower.path, 'l/linked'))
+  const options = `lowerdir=${lower.path}/l,upperdir=${upper.path}/u,workdir=${upper.path}/w,xino=off`
+  execFileSync('mount', ['-t', 'overlay', '-o', options, 'overlay', old])
+  cleanup.add('mounts', () => execFileSync('umount', [old]))
+  const target = await spawnTarget('hold', `open rw ${old}/up-1 5`, `open ro ${old}/sub/low-2 6`, `chdir ${old}/sub`)
+  const moved = await tryMove(target.pid, { old, new: fresh.path }, ['--with-tree', '.', '--max-pause', '10s'])
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(moved.json.warnings.filter((text) => text.includes('another file system'))).toEqual([])
+  for (let at = 1; at <= 20; at++) {
+    expect(readFileSync(join(fresh.path, `sub/low-${at}`), 'utf8')).toBe(`low ${at}`)
+    expect(readFileSync(join(fresh.path, `up-${at}`), 'utf8')).toBe(`up ${at}`)
+  }
+  await target.end()
+})
