@@ -261,25 +261,29 @@ Status Remapper::move_rest(const Deadline& until) {
  * so before. `states` are what there is now, and what there will be.
  */
 Status Remapper::undo_defaults(const std::vector<MappingStep>& steps, std::vector<MappingState>& states) {
-  bool locks = false, merges = false;
+  // One that has become one with its neighbour is treated as that is.
+  auto now_at = [&](size_t index) -> const MappingState* {
+    if (!states[index].flags.empty()) return &states[index];
+    const RemoteAddress start = steps[index].move.start;
+    auto covers = [&](const MappingState& one) { return !one.flags.empty() && one.start <= start && start < one.end; };
+    auto found = std::find_if(states.begin(), states.end(), covers);
+    return found == states.end() ? nullptr : &*found;
+  };
+  std::vector<size_t> locked, merged;
   for (size_t index = 0; index < steps.size(); index++) {
-    locks |= states[index].has("lo") && !steps[index].state.has("lo");
-    merges |= states[index].has("mg") && !steps[index].state.has("mg");
+    const MappingState* now = now_at(index);
+    if (now == nullptr) continue;
+    if (now->has("lo") && !steps[index].state.has("lo")) locked.push_back(index);
+    if (now->has("mg") && !steps[index].state.has("mg")) merged.push_back(index);
   }
-  for (size_t index = 0; index < steps.size(); index++) {
-    const MappingStep& step = steps[index];
-    MappingState& now = states[index];
-    const bool is_known = !now.flags.empty();  // else it is one with its neighbour now
-    auto is_new = [&](const char* flag) { return !step.state.has(flag) && (!is_known || now.has(flag)); };
-    if (locks && is_new("lo")) {
-      FDMOVE_TRY(make({"munlock", SYS_munlock, {step.move.start, step.move.size()}}));
-      now.remove("lo");
-      now.remove("lf");
-    }
-    if (merges && is_new("mg")) {
-      FDMOVE_TRY(make({"madvise", SYS_madvise, {step.move.start, step.move.size(), MADV_UNMERGEABLE}}));
-      now.remove("mg");
-    }
+  for (size_t index : locked) {
+    FDMOVE_TRY(make({"munlock", SYS_munlock, {steps[index].move.start, steps[index].move.size()}}));
+    states[index].remove("lo");
+    states[index].remove("lf");
+  }
+  for (size_t index : merged) {
+    FDMOVE_TRY(make({"madvise", SYS_madvise, {steps[index].move.start, steps[index].move.size(), MADV_UNMERGEABLE}}));
+    states[index].remove("mg");
   }
   return Done{};
 }
