@@ -95,11 +95,15 @@ export function opensItself(
   )
 }
 
-/** A reader of a FIFO is opened without waiting for a writer: that there is none may be what it has to see. */
+/**
+ * A reader of a FIFO is opened without waiting for a writer: that there is none may be what it has to see. O_ASYNC means nothing
+ * on a file, and only its open sets it there.
+ */
 export function flagsToOpen({ inode, flags }: Pick<Description, 'inode' | 'flags'>): number {
+  const kind = inode && kindOf(inode.mode)
   const reads = (flags & (fileFlags.O_ACCMODE | fileFlags.O_PATH)) === fileFlags.O_RDONLY
-  const waits = inode !== undefined && kindOf(inode.mode) === 'fifo' && reads
-  return openFlags(flags) | (waits ? fileFlags.O_NONBLOCK : 0)
+  const asynchronous = kind === 'file' ? flags & fileFlags.O_ASYNC : 0
+  return openFlags(flags) | asynchronous | (kind === 'fifo' && reads ? fileFlags.O_NONBLOCK : 0)
 }
 
 export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[] {
@@ -167,7 +171,7 @@ function compileUnit(
     if (role !== undefined || owner.tid !== unit.tid || (flags & fileFlags.O_PATH) !== 0) continue
     const temporary = fresh.get(id)!
     if (signalling || (flags & fileFlags.O_ASYNC) !== 0) copySignalling(builder, owner.fd, temporary)
-    if (flagsToOpen({ inode, flags }) !== openFlags(flags))
+    if ((flagsToOpen({ inode, flags }) & ~fileFlags.O_ASYNC) !== openFlags(flags))
       builder.add('fcntl', [temporary, F_SETFL, flags & statusFlags & ~fileFlags.O_ACCMODE])
     if (inode === undefined || !hasOffset(inode.mode)) continue
     offsets.set(id, builder.operations.length)

@@ -8,7 +8,18 @@ import { procState } from '../helpers/proc-state.js'
 import { expect, test } from '../helpers/test.js'
 
 const accessModes = ['ro', 'wo', 'rw', 'acc3']
-const statusFlags = ['-', 'append', 'nonblock', 'sync', 'dsync', 'direct', 'noatime', 'large', 'append,nonblock,sync']
+const statusFlags = [
+  '-',
+  'append',
+  'nonblock',
+  'sync',
+  'dsync',
+  'direct',
+  'noatime',
+  'large',
+  'async',
+  'append,nonblock,sync',
+]
 
 test('every access mode and status flag is kept, with close-on-exec and without', async ({ dirs, spawnTarget }) => {
   const commands: string[] = []
