@@ -261,13 +261,16 @@ Status Remapper::move_rest(const Deadline& until) {
  * so before. `states` are what there is now, and what there will be.
  */
 Status Remapper::undo_defaults(const std::vector<MappingStep>& steps, std::vector<MappingState>& states) {
+  std::vector<const MappingState*> known;
+  for (const MappingState& one : states)
+    if (!one.flags.empty()) known.push_back(&one);
+  std::sort(known.begin(), known.end(), [](const MappingState* one, const MappingState* other) { return one->start < other->start; });
   // One that has become one with its neighbour is treated as that is.
   auto now_at = [&](size_t index) -> const MappingState* {
     if (!states[index].flags.empty()) return &states[index];
     const RemoteAddress start = steps[index].move.start;
-    auto covers = [&](const MappingState& one) { return !one.flags.empty() && one.start <= start && start < one.end; };
-    auto found = std::find_if(states.begin(), states.end(), covers);
-    return found == states.end() ? nullptr : &*found;
+    auto behind = std::upper_bound(known.begin(), known.end(), start, [](RemoteAddress at, const MappingState* one) { return at < one->start; });
+    return behind != known.begin() && start < (*(behind - 1))->end ? *(behind - 1) : nullptr;
   };
   std::vector<size_t> locked, merged;
   for (size_t index = 0; index < steps.size(); index++) {
