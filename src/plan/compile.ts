@@ -68,6 +68,8 @@ export type CompileOptions = {
   readonly openedByTracer: ReadonlySet<number>
   /** Nobody but the tracer may come to NEW by its path: directories are handed over. */
   readonly hidden?: boolean
+  /** The same of single units, by their tid. */
+  readonly hiddenFrom?: ReadonlySet<number>
 }
 
 const EPOLL_CTL_ADD = 1
@@ -127,9 +129,10 @@ function compileUnit(
   const cwd = unit.workplace?.cwd
   const root = unit.workplace?.root
   const cwdPath = cwd && options.pathOf(cwd)
+  const isHidden = options.hidden === true || options.hiddenFrom?.has(unit.tid) === true
   const directories = [
     ...(root ? [root.key] : []),
-    ...(cwd && (root || !unit.sameView || cwdPath === undefined || options.hidden === true) ? [cwd.key] : []),
+    ...(cwd && (root || !unit.sameView || cwdPath === undefined || isHidden) ? [cwd.key] : []),
   ]
 
   // open
@@ -153,13 +156,16 @@ function compileUnit(
     const path = options.pathOf(description.inode)!
     fresh.set(description.id, openInTarget(builder, path, flagsToOpen(description)))
   }
+  const stepInto = new Map<string, Argument>() // key of a directory -> fd
+  // Opened now, and not only entered then: whoever may not come to NEW by its path is handed it over.
+  if (cwd && cwdPath && !directories.includes(cwd.key))
+    stepInto.set(cwd.key, openInTarget(builder, cwdPath, fileFlags.O_PATH | fileFlags.O_DIRECTORY))
   for (const key of directories) receives.push({ kind: 'directory', key })
   const channel = receives.length > 0 ? openChannel(builder) : undefined
   builder.endPhase()
 
   // receive
   const received = channel === undefined ? [] : receiveAll(builder, channel, receives.length)
-  const stepInto = new Map<string, Argument>() // key of a directory -> fd
   for (const [index, passed] of receives.entries()) {
     if (passed.kind === 'description') fresh.set(passed.id, received[index]!)
     else stepInto.set(passed.key, received[index]!)
@@ -236,9 +242,7 @@ function compileUnit(
       // chroot needs the working directory: it goes on to the new one, or back to where it was.
       builder.add('fchdir', [cwd ? stepInto.get(cwd.key)! : here])
     } else {
-      const there = stepInto.get(cwd!.key)
-      if (there !== undefined) builder.add('fchdir', [there], { undo: back })
-      else builder.add('chdir', [builder.path(cwdPath!)], { undo: back, note: cwdPath!.toString() })
+      builder.add('fchdir', [stepInto.get(cwd!.key)!], { undo: back })
     }
   }
   // Closing any fd of a file drops the locks of the process on it: so the temporary ones are closed before they are taken.

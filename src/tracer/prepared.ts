@@ -63,10 +63,12 @@ export function prepare(
   { session, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'staged' | 'mayAsk' | 'hidden'>,
   snapshot: JobSnapshot,
   io: readonly AsynchronousIo[],
-  openedByTracer: ReadonlySet<number> = new Set(),
+  hiddenFrom: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
-  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden })
+  const theirs = plan.descriptions.filter(({ owner }) => hiddenFrom.has(owner.tid))
+  const openedByTracer = new Set(theirs.map(({ id }) => id))
+  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden, hiddenFrom })
   const before = mayAsk && countFds(plan) >= worthAsking ? expectedBefore(plan) : []
   const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))
   const point = phases.indexOf('commit')
@@ -163,10 +165,9 @@ export function planAnew(context: SwitchTools, pids: readonly number[], deadline
   return prepare(context, snapshot, io)
 }
 
-/** The same with the tracer as the one who opens for these threads. */
-export function openingFor(context: SwitchTools, { plan, snapshot, io }: Prepared, tids: readonly number[]): Prepared {
-  const theirs = plan.descriptions.filter(({ owner }) => tids.includes(owner.tid))
-  return prepare(context, snapshot, io, new Set(theirs.map(({ id }) => id)))
+/** The same with the tracer as the one who opens for these threads, files and directories. */
+export function openingFor(context: SwitchTools, { snapshot, io }: Prepared, tids: ReadonlySet<number>): Prepared {
+  return prepare(context, snapshot, io, tids)
 }
 
 export function refuseIfAny(plan: JobPlan): void {

@@ -47,12 +47,21 @@ function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: Par
   const operation = program.operations[failedAt]!
   const result = Number(results.at(-1))
   const code = result < 0 ? native.errorName(-result) : 'unexpected result'
+  if (operation.note === '.' && code === 'EACCES')
+    return { results, error: closedWorkplace(unit), code, opening: false }
   const error = new FdmoveError(
     'ERR_FDMOVE_INJECT',
     `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}; nothing was moved`,
     { pid: unit.pid },
   )
   return { results, error, code, opening: operation.syscall === 'openat' }
+}
+
+/** The way back would be closed to it as well: fchdir(2) asks for the permission to search. */
+function closedWorkplace({ pid, tid }: UnitProgram['unit']): FdmoveError {
+  const why =
+    'may not enter its own working directory any more, as its user or the mode of the directory has changed since: nothing could bring it back there; let its user search that directory (chmod, setfacl) and try again; nothing was moved'
+  return new FdmoveError('ERR_FDMOVE_HOLD', `process ${pid} (thread ${tid}) ${why}`, { pid })
 }
 
 export function must(outcome: PhaseOutcome): PhaseOutcome {

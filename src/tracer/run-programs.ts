@@ -54,7 +54,8 @@ export function runUntilCommitted(
     for (const [index, outcome] of done.entries()) {
       const { unit, opens } = programs[index]!
       if (outcome.error !== undefined) {
-        if (!ownerMayNotOpen.has(outcome.code) || opens.size === 0 || !outcome.opening) throw outcome.error
+        const opensAny = opens.size > 0 || unit.workplace?.cwd !== undefined
+        if (!ownerMayNotOpen.has(outcome.code) || !opensAny || !outcome.opening) throw outcome.error
         failed.push({ tid: unit.tid, error: outcome.error })
       }
       opened.set(unit.tid, outcome.results)

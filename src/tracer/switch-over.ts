@@ -148,13 +148,15 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 
     workplaces = context.leave?.keepsPath === true ? workplacesOf(prepared.plan) : []
     const offsets = new Map<number, bigint>() // of each description, as the job left it
+    const hiddenFrom = new Set<number>()
     for (let attempt = 0; ; attempt++) {
       const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead)
       if (failed === undefined) break
       rollback(session)
       ahead = undefined
       if (attempt === 2) throw failed.error
-      prepared = openingFor(context, prepared, failed.tids)
+      for (const tid of failed.tids) hiddenFrom.add(tid)
+      prepared = openingFor(context, prepared, hiddenFrom)
     }
     clock.mark('switch')
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { chmodSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { holdState, move } from '../helpers/move.js'
+import { expectRefused, holdState, move, tryMove } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -48,4 +48,28 @@ test('with the working directory moved too, the old storage can be unmounted and
   rmSync(old.path, { recursive: true })
   expect(await target.send('two')).toBe('ok')
   expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\ntwo\n')
+})
+
+test('a working directory that its job may not enter any more is named, and the job is as it was', async ({
+  dirs,
+  spawnProgram,
+}) => {
+  mkdirSync(`${dirs.old}/closed`)
+  chmodSync(`${dirs.old}/closed`, 0o700)
+  chmodSync(dirs.old, 0o755)
+  const job = [
+    'import os, sys',
+    'os.chdir(sys.argv[1]); os.setresuid(65534, 65534, 65534); print("ready", flush=True)',
+    'for line in sys.stdin: print(os.readlink("/proc/self/cwd"), flush=True)',
+  ]
+  const target = await spawnProgram(['/usr/bin/python3', '-c', job.join('\n'), `${dirs.old}/closed`])
+  expect(await target.nextLine()).toBe('ready')
+  const result = await tryMove(target.pid, dirs)
+  expectRefused(result, 'ERR_FDMOVE_HOLD')
+  expect(result.stderr).toContain('may not enter its own working directory any more')
+  expect(procState(target.pid).cwd).toBe(`${dirs.old}/closed`)
+  chmodSync(`${dirs.old}/closed`, 0o711)
+  await move(target.pid, dirs)
+  expect(procState(target.pid).cwd).toBe(`${dirs.new}/closed`)
+  await target.end()
 })

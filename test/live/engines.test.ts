@@ -89,7 +89,7 @@ test('gdb: what fails in the middle is undone', async ({ dirs, spawnTarget, skip
   needGdb({ skip })
   const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/f 10`, 'seek 10 7', { cwd: dirs.old })
   const before = await holdState(target)
-  for (const failAt of ['4', '7', '9']) {
+  for (const failAt of ['4', '7', '10']) {
     const failed = await tryMove(target.pid, dirs, ['--engine', 'gdb'], { FDMOVE_TEST_FAIL_AT: failAt })
     expect(failed.json).toMatchObject({ ok: false, targetChanged: false })
     expect(await holdState(target)).toEqual(before)
