@@ -23,7 +23,7 @@ const suites = [
     script: ['scripts/test.mjs', ...reporters],
     count: fromVitest,
   },
-  // Left to itself, fdmove runs a short program call by call, and a longer one in one go: so each is asked of all.
+  // Left to itself, fdmove lets a thread of the job run a short program, and one of ours a longer one: so that, and to make each call by itself, is asked of all.
   ...['batch', 'step'].map((how) => ({
     name: `the switch with FDMOVE_INJECT=${how}`,
     script: ['scripts/test.mjs', '--project', 'live', ...reporters, ...ofTheSwitch],
