@@ -239,7 +239,7 @@ Status Batch::start(const Deadline& deadline) {
   if (!guest_) return make_thread(deadline);
   tid_ = maker_->tid();
   born_ = true;
-  return arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
+  return maker_->enter_refuge({address_of(fdmove_batch_alone), control_at()});
 }
 
 Status Batch::make_thread(const Deadline& deadline) {
@@ -256,7 +256,7 @@ Status Batch::make_thread(const Deadline& deadline) {
   stuck_ = !ready.ok() && ready.failure().error == ETIMEDOUT;
   if (stuck_) return ready;
   // Without a deadline: all that is left to it is to stop, which a thread that gets no processor (cpu.max) does late.
-  if (ready.ok()) ready = maker_->end_injection(Deadline{});
+  if (ready.ok() && !maker_->has_refuge()) ready = maker_->end_injection(Deadline{});
   if (!ready.ok()) (void)finish(deadline);
   return ready;
 }
@@ -275,6 +275,8 @@ RemoteAddress Batch::address_of(const uint8_t* code) const { return base_ + stat
 
 /** Sends the parked thread to one of the entries. */
 Status Batch::go(Entry entry) {
+  // Somebody else may have made calls in the thread since the last part, and given it its signal mask back.
+  if (guest_) FDMOVE_TRY(maker_->open_injection(Deadline::in_us(kParkUs)));
   // The very first time only its first entry tells it where the control block is.
   if (!std::exchange(born_, true) && (entry == Entry::kRun || entry == Entry::kLook)) return ptrace_request::cont(tid_);
   const uint8_t* at = entry_point(entry);
@@ -594,7 +596,9 @@ Status Batch::await_end(const Deadline& deadline) {
 Status Batch::finish(const Deadline& deadline) {
   FDMOVE_TRY(end_part(deadline));
   if (tid_ == 0 || stuck_) return Done{};
-  if (!guest_) {
+  if (guest_) {
+    maker_->leave_refuge();
+  } else {
     FDMOVE_TRY(go(Entry::kLeave));
     FDMOVE_TRY(await_end(deadline));
   }
@@ -604,7 +608,8 @@ Status Batch::finish(const Deadline& deadline) {
 
 void Batch::abandon() {
   note_running(false);
-  if (tid_ == 0 || stuck_ || guest_) return;
+  if (tid_ == 0 || stuck_) return;
+  if (guest_) return maker_->leave_refuge();
   // It goes on alone. One that is in the middle of its part comes to that when it is through and nobody answers.
   if (!ptrace_request::detach(tid_).ok() && ptrace_request::interrupt(tid_).ok() &&
       wait_for_event_stop(tid_, Deadline::in_us(kCancelUs)).ok())

@@ -161,6 +161,8 @@ Status ProgramRunner::place(Result<RemoteAddress> address, const Deadline& deadl
   if (mapped.in_front == 0) return Done{};
 
   BatchThread thread = injecting_.runs_batch(program.operations.size()).value_or(BatchThread::kOwn);
+  // Nothing but we could give dispatch back to a guest, and there is one home for one guest only.
+  if (tracee_->has_dispatch() || tracee_->has_refuge()) thread = BatchThread::kOwn;
   if (thread == BatchThread::kOwn) FDMOVE_TRY(make_room(deadline));
   mapped.batch = std::make_unique<Batch>(*tracee_, thread, program, image.data, mapped.address, injecting_.window, image.table);
   Status started = mapped.batch->start(deadline);
@@ -449,8 +451,9 @@ Status ProgramRunner::finish_all(const std::vector<ProgramRunner*>& runners, con
       if (!results[at].ok() && !calls[at].tracee->gone()) failure.note(results[at].failure());
   }
   // One whose call hangs is waited for last of all, when the others have been let go: Freezer::release().
+  // And one that is the guest of another program goes back to that.
   for (ProgramRunner* runner : runners)
-    if (!runner->tracee_->stuck()) failure.note(runner->tracee_->begin_end_of_injection(deadline));
+    if (!runner->tracee_->stuck() && !runner->tracee_->has_refuge()) failure.note(runner->tracee_->begin_end_of_injection(deadline));
   for (ProgramRunner* runner : runners) {
     failure.note(runner->tracee_->await_end_of_injection(Deadline{}));  // it comes, as soon as it gets a processor
     runner->scratch_.clear();

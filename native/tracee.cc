@@ -176,6 +176,7 @@ Status Tracee::enter_call(const Deadline& deadline, const Birth* birth) {
 
 Result<long> Tracee::end_call(const Deadline& deadline, Birth* birth) {
   auto result = injection_.end(tid_, deadline, birth);
+  if (result.ok() && refuge_) FDMOVE_TRY(arch::send_to(tid_, refuge_->code, refuge_->control));
   if (result.ok()) return result;
   FDMOVE_TRY(ended_badly(result.failure()));
   return result;
@@ -235,8 +236,14 @@ Status Tracee::await_end_of_injection(const Deadline& deadline) {
   return Done{};
 }
 
+Status Tracee::enter_refuge(const Refuge& refuge) {
+  refuge_ = refuge;
+  return arch::send_to(tid_, refuge.code, refuge.control);
+}
+
 Status Tracee::came_home(const Deadline& deadline) {
   injecting_ = false;
+  refuge_.reset();
   (void)ptrace_request::set_options(tid_, kTraceOptions);
   FDMOVE_TRY(restore_dispatch());
   return take_registers(deadline);

@@ -46,7 +46,7 @@ class Tracee {
 
   void mark_stopped() { stopped_ = true; stopped_at_ns_ = monotonic_ns(); }
   void mark_running() { stopped_ = false; }
-  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; }
+  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; refuge_.reset(); }
 
   /** PTRACE_INTERRUPT, with a last look at what the thread does. Error ESRCH: gone. */
   Status interrupt();
@@ -77,6 +77,9 @@ class Tracee {
    */
   static std::vector<Result<long>> inject_together(const std::vector<Call>& calls, const Deadline& deadline);
 
+  /** Lets the thread run code of ours, or make calls: its signals are blocked, and its filters suspended. No change where it does already. */
+  Status open_injection(const Deadline& deadline) { return injecting_ ? Status{Done{}} : begin_injection(deadline); }
+
   /** Closes an open injection: registers and signal mask are the thread's own again, and it stands in an event stop. */
   Status end_injection(const Deadline& deadline) {
     FDMOVE_TRY(begin_end_of_injection(deadline));
@@ -92,6 +95,18 @@ class Tracee {
   Status came_home(const Deadline& deadline);
   /** A call that it makes in a batch did not come back. */
   void mark_stuck() { stuck_ = true; }
+
+  /** Where it stands between our calls, so that it knows what to do if we die: code of a batch, and its control block. */
+  struct Refuge {
+    RemoteAddress code;
+    RemoteAddress control;
+  };
+  /** From now on, and at once. */
+  Status enter_refuge(const Refuge& refuge);
+  void leave_refuge() { refuge_.reset(); }
+  [[nodiscard]] bool has_refuge() const { return refuge_.has_value(); }
+  /** Whether its system calls are caught for a program that it emulates, but for the time of our calls; known once there was one. */
+  [[nodiscard]] bool has_dispatch() const { return dispatch_.has_value(); }
 
   /** Lets the thread run on. Being gone is no error. */
   Status release();
@@ -124,6 +139,7 @@ class Tracee {
   uint64_t signal_mask_ = 0;
   std::optional<SyscallUserDispatch> dispatch_;  ///< as it was before the injection, where it was on
   arch::Injection injection_;
+  std::optional<Refuge> refuge_;
 };
 
 }  // namespace fdmove

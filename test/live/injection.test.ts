@@ -6,6 +6,7 @@ import { execa } from 'execa'
 import { native } from '../../src/native.js'
 import type { Program } from '../../src/plan/program.js'
 import { slowness, until } from '../helpers/deadline.js'
+import { move } from '../helpers/move.js'
 import { threadStates } from '../helpers/proc-state.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -245,3 +246,17 @@ const timedOut: Readonly<Record<string, [number, number]>> = {
   sigtimedwait: [-1, 11],
   semtimedop: [-1, 11],
 }
+
+test('signals that come in the pause reach a thread that runs a program, after it', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('ticking-map', `${dirs.old}/mapped`)
+  let [on, other] = [dirs.old, dirs.new]
+  let ticks = 0
+  for (let turn = 0; turn < 6; turn++) {
+    await move(target.pid, { old: on, new: other }, ['--overwrite'])
+    ;[on, other] = [other, on]
+    const [, now = 0] = /^ok (\d+)$/.exec(await target.send('check')) ?? []
+    expect(Number(now)).toBeGreaterThan(ticks)
+    ticks = Number(now)
+  }
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})

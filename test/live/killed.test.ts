@@ -168,6 +168,12 @@ test.describe('SIGKILL of the tracer at each of its calls', () => {
     ).toBeGreaterThan(5)
   })
 
+  test('leaves a job with a mapping and many signals running', async ({ dirs, spawnTarget }) => {
+    const target = await spawnTarget('ticking-map', `${dirs.old}/mapped`)
+    const check = async () => expect(await target.send('check')).toMatch(/^ok /)
+    expect(await killedAtEachCall(target, dirs, check)).toBeGreaterThan(5)
+  })
+
   test('leaves the job whole: its files, offsets and directory', async ({ dirs, spawnTarget }) => {
     writeFileSync(`${dirs.old}/in`, '0123456789')
     const target = await spawnTarget(
