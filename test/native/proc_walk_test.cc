@@ -10,6 +10,8 @@
 
 #include "bounded.h"
 #include "check.h"
+#include "job.h"
+#include "job_fingerprint.h"
 #include "mount_probe.h"
 #include "proc_walk.h"
 #include "ptrace_trial.h"
@@ -94,6 +96,43 @@ TEST("a filter by directory takes /tmp/a for below /tmp and not for below /tm") 
     bool kept = !process.tasks.empty() && find(process.tasks[0], file.fd.get()) != nullptr;
     CHECK_EQUAL(kept, std::string(directory) != "/tm");
   }
+}
+
+TEST("fds that somebody vouches for are believed as long as they are all there, and no other one is") {
+  TemporaryFile file;
+  struct stat about;
+  CHECK(fstat(file.fd.get(), &about) == 0);
+  int ends[2];
+  CHECK(pipe2(ends, O_CLOEXEC) == 0);
+  test::Job job{[](const auto& ready) {
+    ready();
+    for (;;) pause();
+    return 0;
+  }};
+  WalkFilter filter;
+  filter.devices = {about.st_dev};
+  const std::vector<WalkedProcess> before{walk_process(job.pid(), filter)};
+  CHECK(!before.front().tasks.empty());
+  const WalkedTask& task = before.front().tasks.front();
+  const OpenFd* held = find(task, file.fd.get());
+  CHECK(held != nullptr);
+  auto open = count_fds(job.pid());
+  CHECK_OK(open);
+  CHECK_EQUAL(*open, task.numbers.size());
+  auto now = [&](const VouchedFds& vouched) {
+    WalkFilter vouching = filter;
+    vouching.vouched = {vouched};
+    return fingerprint({walk_process(job.pid(), vouching)});
+  };
+  VouchedFds vouched{.tid = job.pid(), .fds = {held}, .numbers = task.numbers, .open = *open};
+  CHECK_EQUAL(now(vouched), fingerprint(before));
+  vouched.open++;
+  CHECK(now(vouched) != fingerprint(before));
+  vouched.open--;
+  // As many as before, but the pipe is another number now: nobody has looked at what is there.
+  std::replace(vouched.numbers.begin(), vouched.numbers.end(), ends[0], 777);
+  CHECK(now(vouched) != fingerprint(before));
+  for (int end : ends) close(end);
 }
 
 TEST("a process that has ended and a kernel thread are told as such") {
