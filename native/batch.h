@@ -9,27 +9,12 @@
 #include <linux/stat.h>
 
 #include "arch/batch_layout.h"
-#include "program_data.h"
+#include "batch_table.h"
 #include "tracee.h"
 
 namespace fdmove {
 
-/** What the loop of arch/batch.S reads; lies in the job's memory. arch/batch_layout.h has the offsets. */
-struct BatchCall {
-  int64_t nr = -1;
-  uint8_t kinds[8]{};  ///< FDMOVE_KIND_*, of each argument
-  uint64_t args[6]{};
-};
-
-struct BatchOperation {
-  BatchCall call;
-  uint64_t expect = FDMOVE_EXPECT_ANY;
-  uint64_t expected_kind = FDMOVE_KIND_VALUE;
-  uint64_t expected = 0;
-  RemoteAddress undo_first = 0;
-  RemoteAddress undo_end = 0;
-};
-
+/** What the loop of arch/batch.S reads besides the table; lies in the job's memory. arch/batch_layout.h has the offsets. */
 struct BatchControl {
   uint64_t state = FDMOVE_STATE_RUNNING;
   RemoteAddress at = 0;
@@ -63,24 +48,6 @@ struct BatchLook {
   int64_t cloexec = 0;
   int64_t offset = 0;  ///< by any other look
 };
-
-/** Where what a batch refers to lies in the job. */
-struct BatchPlaces {
-  const std::vector<RemoteAddress>& data;
-  RemoteAddress results;  ///< of operation 0
-  RemoteAddress undo;     ///< the undo calls of the table
-};
-
-struct BatchTable {
-  std::vector<BatchOperation> operations;
-  std::vector<BatchCall> undo;
-};
-
-/**
- * Operations [first, first + count) as the loop reads them. Error: ERR_FDMOVE_INTERNAL where an argument refers to what is
- * not there or comes later.
- */
-Result<BatchTable> encode_batch(const Program& program, size_t first, size_t count, const BatchPlaces& places);
 
 /** Which thread runs a batch. */
 enum class BatchThread : uint8_t {

@@ -3,6 +3,7 @@
     "core_sources": [
       "native/arch/batch.S",
       "native/batch.cc",
+      "native/batch_table.cc",
       "native/bounded.cc",
       "native/change_notes.cc",
       "native/covering_mappings.cc",
