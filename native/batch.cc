@@ -424,6 +424,7 @@ Status Batch::await_home(const Deadline& deadline) {
 /** Our thread is gone: the job was killed, or it gave us up. */
 Failure Batch::lost() {
   tid_ = 0;
+  if (guest_) maker_->leave_refuge();
   if (!ptrace_request::signal_mask(maker_->tid()).ok()) {
     maker_->mark_gone();
     return Failure{ESRCH, "batch", Side::kTracee, maker_->tid()};
@@ -498,7 +499,11 @@ Status Batch::rollback(const Deadline& deadline) {
   if (tid_ == 0) return maker_->gone() || undone_alone() ? Status{Done{}} : Status{lost()};
   std::optional<Failure> first;
   for (;;) {
-    FDMOVE_TRY(go(Entry::kUndo));
+    if (Status sent = go(Entry::kUndo); !sent.ok()) {
+      if (ptrace_request::signal_mask(maker_->tid()).ok()) return sent;
+      maker_->mark_gone();
+      return Done{};  // one that was killed needs no undoing
+    }
     Status waited = wait_until_waiting(Deadline::in_us(kUndoUs));
     if (!waited.ok()) return maker_->gone() ? Status{Done{}} : waited;
     FDMOVE_TRY(park());

@@ -131,6 +131,13 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   return injection_.open(tid_, registers_, *gadget, deadline);
 }
 
+Status Tracee::open_injection(const Deadline& deadline) {
+  if (injecting_) return Done{};
+  Status begun = begin_injection(deadline);
+  if (!begun.ok() && begun.failure().error == ESRCH) mark_gone();
+  return begun;
+}
+
 Result<long> Tracee::inject(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth) {
   auto result = inject_once(nr, args, deadline, birth);
   return lacks_room(nr, result) ? inject_with_room(nr, args, deadline) : result;
@@ -162,11 +169,7 @@ Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline
   if (gone_) return Failure{ESRCH, "inject", Side::kTracer, tid_};
   // It is running, not stopped: the next question would give ESRCH, as one that is gone does.
   if (stuck_) return Failure{ETIMEDOUT, "inject", Side::kTracee, tid_, nullptr, "an earlier call hangs in the kernel"};
-  if (!injecting_) {
-    Status begun = begin_injection(deadline);
-    if (!begun.ok() && begun.failure().error == ESRCH) mark_gone();
-    FDMOVE_TRY(begun);
-  }
+  FDMOVE_TRY(open_injection(deadline));
   return ended_badly(injection_.begin(tid_, nr, args));
 }
 
@@ -176,7 +179,7 @@ Status Tracee::enter_call(const Deadline& deadline, const Birth* birth) {
 
 Result<long> Tracee::end_call(const Deadline& deadline, Birth* birth) {
   auto result = injection_.end(tid_, deadline, birth);
-  if (result.ok() && refuge_) FDMOVE_TRY(arch::send_to(tid_, refuge_->code, refuge_->control));
+  if (result.ok() && refuge_) FDMOVE_TRY(ended_badly(arch::send_to(tid_, refuge_->code, refuge_->control)));
   if (result.ok()) return result;
   FDMOVE_TRY(ended_badly(result.failure()));
   return result;

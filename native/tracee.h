@@ -78,7 +78,7 @@ class Tracee {
   static std::vector<Result<long>> inject_together(const std::vector<Call>& calls, const Deadline& deadline);
 
   /** Lets the thread run code of ours, or make calls: its signals are blocked, and its filters suspended. No change where it does already. */
-  Status open_injection(const Deadline& deadline) { return injecting_ ? Status{Done{}} : begin_injection(deadline); }
+  Status open_injection(const Deadline& deadline);
 
   /** Closes an open injection: registers and signal mask are the thread's own again, and it stands in an event stop. */
   Status end_injection(const Deadline& deadline) {

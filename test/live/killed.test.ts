@@ -2,9 +2,9 @@
 // Whatever ends the command or its tracer process, at whatever moment: the job runs on, unmoved or fully moved.
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { runCommand, startCommand } from '../helpers/command.js'
+import { startCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
-import { heldBelow, holdState, type Storages } from '../helpers/move.js'
+import { heldBelow, holdState, type Storages, tryMove } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -133,19 +133,10 @@ const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ?
 /** The tracer dies in place of its n-th kernel call in the pause, for n = 1, 2, 3, ... until it comes to the end. */
 async function killedAtEachCall(target: Target, dirs: Storages, check: () => Promise<void>): Promise<number> {
   for (let n = 1; n < 200; n++) {
-    const args = [
-      '--from',
-      dirs.old,
-      '--to',
-      dirs.new,
-      '--pid',
-      target.pid,
-      '--max-pause',
-      '20s',
-      '--overwrite',
-      '--json',
-    ]
-    const moved = await runCommand(args, { FDMOVE_TEST_DIE_AT: String(n), FDMOVE_INJECT: inject })
+    const moved = await tryMove(target.pid, dirs, ['--max-pause', '20s', '--overwrite'], {
+      FDMOVE_TEST_DIE_AT: String(n),
+      FDMOVE_INJECT: inject,
+    })
     await until('the release of the job', () =>
       threadStates(target.pid).every(({ tracerPid, state }) => tracerPid === 0 && state !== 't'),
     )
