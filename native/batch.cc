@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "parts.h"
+#include "shelter.h"
 
 // arch/batch.S: code to be copied, never run in this process.
 extern "C" {
@@ -23,6 +24,7 @@ extern const uint8_t fdmove_batch_run[];
 extern const uint8_t fdmove_batch_undo[];
 extern const uint8_t fdmove_batch_leave[];
 extern const uint8_t fdmove_batch_alone[];
+extern const uint8_t fdmove_batch_shelter[];
 extern const uint8_t fdmove_batch_end[];
 }
 
@@ -34,12 +36,13 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, point) == FDMOVE_CONTROL_POINT && offsetof(BatchControl, failed) == FDMOVE_CONTROL_FAILED &&
               offsetof(BatchControl, alone) == FDMOVE_CONTROL_ALONE &&
               offsetof(BatchControl, undo_error) == FDMOVE_CONTROL_UNDO_ERROR &&
-              offsetof(BatchControl, patience_s) == FDMOVE_CONTROL_PATIENCE &&
+              offsetof(BatchControl, nap_s) == FDMOVE_CONTROL_NAP &&
               offsetof(BatchControl, look_at) == FDMOVE_CONTROL_LOOK_AT &&
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
               offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
               offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
               offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
+              offsetof(BatchControl, gate_at) == FDMOVE_CONTROL_GATE_AT &&
               offsetof(BatchControl, home) == FDMOVE_CONTROL_HOME);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
               offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
@@ -57,9 +60,6 @@ constexpr uint64_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGH
 
 /** The loop needs no stack; a thread has one all the same. */
 constexpr size_t kStack = 512;
-
-/** How long a part that is through waits for the tracer before it takes the tracer for dead. */
-constexpr int64_t kPatienceSeconds = 3;
 
 /** How long an operation that was cut off may take to come back. */
 constexpr uint64_t kCancelUs = 200'000;
@@ -99,13 +99,13 @@ size_t Batch::size_for(const Program& program, size_t window) {
     undo += program.operations[at].undo.size();
     most_undo = std::max(most_undo, undo);
   }
-  return page_size() + sizeof(BatchControl) + kStack + operations * sizeof(uint64_t) + bytes_for_looks(program) +
+  return page_size() + sizeof(BatchControl) + sizeof(BatchGate) + kStack + operations * sizeof(uint64_t) + bytes_for_looks(program) +
          std::min(operations, window) * sizeof(BatchOperation) + most_undo * sizeof(BatchCall);
 }
 
 namespace {
 
-RemoteAddress results_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl) + kStack; }
+RemoteAddress results_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl) + sizeof(BatchGate) + kStack; }
 RemoteAddress looks_of(RemoteAddress base, const Program& program) {
   return results_of(base) + program.operations.size() * sizeof(uint64_t);
 }
@@ -120,6 +120,7 @@ Result<BatchTable> Batch::encode_window(const Program& program, size_t first, si
 }
 
 RemoteAddress Batch::control_at() const { return base_ + page_size(); }
+RemoteAddress Batch::gate_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl); }
 RemoteAddress Batch::results_at() const { return results_of(base_); }
 RemoteAddress Batch::looks_at() const { return looks_of(base_, *program_); }
 RemoteAddress Batch::table_at() const { return table_of(base_, *program_); }
@@ -156,14 +157,16 @@ Status Batch::place_control(size_t first, const BatchTable& table) {
   control.at = control.first = control.end = operation_at(first_);
   control.last = operation_at(first_ + count_);
   control.result = results_at() + first_ * sizeof(uint64_t);
-  if (committed_ || program_->point <= first_) control.point = 0;
+  if (committed_) control.point = 0;
+  else if (held_back_) control.point = ~uint64_t{0};
+  else if (program_->point <= first_) control.point = 0;
   else if (program_->point <= first_ + count_) control.point = operation_at(program_->point);
-  control.patience_s = kPatienceSeconds;
+  control.gate_at = gate_;
   control.look_at = control.look_end = looked_at();
   control.look_out = looks_at();
   if (guest_) {
     control.guest = 1;
-    control.home = maker_->home();
+    control.home = place_home(maker_->home(), control_at() + FDMOVE_CONTROL_HOME, gate_);
   }
   return write_remote(maker_->tid(), control_at(), &control, sizeof control);
 }
@@ -173,7 +176,12 @@ Status Batch::start(const Deadline& deadline) {
   FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
   FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
-  if (!guest_) return make_thread(deadline);
+  if (maker_->gate() != 0) FDMOVE_TRY(join_gate(maker_->gate()));
+  if (!guest_) {
+    Status made = make_thread(deadline);
+    if (tid_ == 0 && !stuck_ && counted_) FDMOVE_TRY(change_gate(gate_, -1));
+    return made;
+  }
   tid_ = maker_->tid();
   born_ = true;
   return maker_->enter_refuge({address_of(fdmove_batch_alone), control_at()});
@@ -192,6 +200,7 @@ Status Batch::make_thread(const Deadline& deadline) {
   Status ready = wait_for_event_stop(tid_, deadline);
   stuck_ = !ready.ok() && ready.failure().error == ETIMEDOUT;
   if (stuck_) return ready;
+  if (ready.ok()) ready = arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
   // Without a deadline: all that is left to it is to stop, which a thread that gets no processor (cpu.max) does late.
   if (ready.ok() && !maker_->has_refuge()) ready = maker_->end_injection(Deadline{});
   if (!ready.ok()) (void)finish(deadline);
@@ -214,8 +223,7 @@ RemoteAddress Batch::address_of(const uint8_t* code) const { return base_ + stat
 Status Batch::go(Entry entry) {
   // Somebody else may have made calls in the thread since the last part, and given it its signal mask back.
   if (guest_) FDMOVE_TRY(maker_->open_injection(Deadline::in_us(kParkUs)));
-  // The very first time only its first entry tells it where the control block is.
-  if (!std::exchange(born_, true) && (entry == Entry::kRun || entry == Entry::kLook)) return ptrace_request::cont(tid_);
+  born_ = true;
   const uint8_t* at = entry_point(entry);
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_STATE, FDMOVE_STATE_RUNNING));
   FDMOVE_TRY(arch::send_to(tid_, address_of(at), control_at()));
@@ -405,7 +413,7 @@ Status Batch::await_home(const Deadline& deadline) {
     arch::Registers registers{};
     auto length = ptrace_request::get_regset(tid_, NT_PRSTATUS, &registers, sizeof registers);
     if (!length.ok()) return lost();
-    if (arch::program_counter(registers) - base_ >= page_size()) {
+    if (arch::program_counter(registers) - base_ >= results_at() - base_) {
       FDMOVE_TRY(maker_->came_home(deadline));
       return lost();
     }
@@ -468,6 +476,32 @@ Status Batch::close_in_ranges(size_t count, const std::vector<Range>& ranges) {
     closing.call.args[1] = last;
   }
   return write_remote(maker_->tid(), operation_at(done_), operations.data(), operations.size() * sizeof(BatchOperation));
+}
+
+Status Batch::change_gate(RemoteAddress gate, int32_t by) {
+  int32_t closed = 0;
+  const RemoteAddress at = gate + FDMOVE_GATE_CLOSED;
+  FDMOVE_TRY(read_remote(maker_->tid(), at, &closed, sizeof closed));
+  closed += by;
+  FDMOVE_TRY(write_remote(maker_->tid(), at, &closed, sizeof closed));
+  counted_ = by > 0;
+  return Done{};
+}
+
+Status Batch::close_gate() { return change_gate(gate_, 1); }
+
+Status Batch::join_gate(RemoteAddress gate) {
+  FDMOVE_TRY(change_gate(gate, 1));
+  gate_ = gate;
+  if (guest_) FDMOVE_TRY(write_control(FDMOVE_CONTROL_HOME + FDMOVE_HOME_GATE, gate));
+  return write_control(FDMOVE_CONTROL_GATE_AT, gate);
+}
+
+RemoteAddress Batch::shelter_code() const { return address_of(fdmove_batch_shelter); }
+
+Status Batch::hold_back() {
+  held_back_ = true;
+  return write_control(FDMOVE_CONTROL_POINT, ~uint64_t{0});
 }
 
 Status Batch::commit() {
@@ -540,6 +574,7 @@ Status Batch::finish(const Deadline& deadline) {
   if (tid_ == 0 || stuck_) return Done{};
   if (guest_) {
     maker_->leave_refuge();
+    if (counted_) FDMOVE_TRY(change_gate(gate_, -1));
   } else {
     FDMOVE_TRY(go(Entry::kLeave));
     FDMOVE_TRY(await_end(deadline));

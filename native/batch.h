@@ -26,14 +26,15 @@ struct BatchControl {
   uint64_t failed = 0;
   uint64_t alone = 0;
   int64_t undo_error = 0;
-  int64_t patience_s = 0;
-  int64_t patience_ns = 0;
+  int64_t nap_s = 0;
+  int64_t nap_ns = 0;
   RemoteAddress look_at = 0;
   RemoteAddress look_end = 0;
   RemoteAddress look_out = 0;
   uint64_t look_signals = 0;
   uint64_t looked = 0;
   uint64_t guest = 0;
+  RemoteAddress gate_at = 0;
   arch::Home home{};
 };
 
@@ -80,7 +81,7 @@ class Batch {
   Batch(Tracee& maker, BatchThread thread, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base,
         size_t window, const BatchTable& table)
       : maker_(&maker), guest_(thread == BatchThread::kGuest), program_(&program), data_(&data), base_(base), window_(window),
-        table_(&table) {}
+        table_(&table), gate_(gate_of(base)) {}
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
   /** Lets a thread of our own go; it ends by itself. */
@@ -109,6 +110,15 @@ class Batch {
 
   /** Leaves the next operation out, which then has this result. */
   Status skip(long result);
+
+  /** What threads in their shelters wait for as long as this batch is under way, and the code with which they do. */
+  Status close_gate();
+  [[nodiscard]] RemoteAddress gate() const { return gate_; }
+  [[nodiscard]] RemoteAddress shelter_code() const;
+  /** That gate of another batch of the process waits for this one as well. */
+  Status join_gate(RemoteAddress gate);
+  /** Until commit(), a thread that is left alone takes all back, as far as it may have come. */
+  Status hold_back();
 
   /** Fds from the first to the last one. */
   using Range = std::pair<uint64_t, uint64_t>;
@@ -140,6 +150,7 @@ class Batch {
  private:
   enum class Entry { kRun, kLook, kUndo, kLeave };
 
+  static RemoteAddress gate_of(RemoteAddress base);
   [[nodiscard]] RemoteAddress control_at() const;
   [[nodiscard]] RemoteAddress results_at() const;
   [[nodiscard]] RemoteAddress looks_at() const;
@@ -168,6 +179,7 @@ class Batch {
   Status await_end(const Deadline& deadline);
   [[nodiscard]] bool went_home() const;
   Status await_home(const Deadline& deadline);
+  Status change_gate(RemoteAddress gate, int32_t by);
   Status make_thread(const Deadline& deadline);
   [[nodiscard]] bool undone_alone() const;
   Status cut_off();
@@ -192,6 +204,9 @@ class Batch {
   bool born_ = false;  ///< it has left its first stop
   bool stuck_ = false;
   bool committed_ = false;
+  bool held_back_ = false;
+  RemoteAddress gate_;    ///< its own, or another batch's
+  bool counted_ = false;  ///< by that gate
 };
 
 }  // namespace fdmove

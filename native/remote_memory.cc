@@ -34,7 +34,8 @@ Result<RemoteAddress> scan(pid_t tid, RemoteAddress begin, RemoteAddress end) {
   return Failure{ENOEXEC, "find_syscall_instruction", Side::kTracer, tid};
 }
 
-/** AT_SYSINFO_EHDR of the auxiliary vector, 0 when there is none. getauxval(3). */
+}  // namespace
+
 RemoteAddress vdso_address(pid_t tid) {
   auto text = read_proc(proc_path(tid, "auxv"));
   if (!text.ok()) return 0;
@@ -45,8 +46,6 @@ RemoteAddress vdso_address(pid_t tid) {
   }
   return 0;
 }
-
-}  // namespace
 
 Status read_remote(pid_t tid, RemoteAddress address, void* buffer, size_t size) {
   iovec local{buffer, size};

@@ -24,6 +24,9 @@ Status read_remote(pid_t tid, RemoteAddress address, void* buffer, size_t size);
 /** Writes exactly `size` bytes: process_vm_writev, or /proc/PID/mem where that is not permitted. */
 Status write_remote(pid_t tid, RemoteAddress address, const void* buffer, size_t size);
 
+/** Where the vDSO of thread `tid` was put by exec(2): AT_SYSINFO_EHDR of its auxiliary vector, getauxval(3). 0 when there is none. */
+RemoteAddress vdso_address(pid_t tid);
+
 /**
  * The address of a syscall instruction in the vDSO of thread `tid`, or in the first executable mapping that has one where
  * there is no vDSO. Errors: ENOEXEC when there is none.

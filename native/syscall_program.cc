@@ -92,7 +92,9 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     runner.scratch_.push_back(std::make_unique<Scratch>());
     Scratch& scratch = *runner.scratch_.back();
     scratch.in_front = in_front_of_data(*programs[at], runner.injecting_);
-    scratch.size = aligned(size_of_data(*programs[at]) + scratch.in_front, kScratchUnit);
+    scratch.behind = aligned(size_of_data(*programs[at]) + scratch.in_front, sizeof(uint64_t));
+    size_t shelters = scratch.in_front > 0 && arch::kHasGuests ? Shelters::size_for(runner.threads_) : 0;
+    scratch.size = aligned(scratch.behind + shelters, kScratchUnit);
     if (scratch.size == 0) continue;
     calls.push_back(runner.mmap_call(scratch.size, scratch.in_front > 0));
     mapping.push_back(&runner);
@@ -239,6 +241,25 @@ Status ProgramRunner::close_in_ranges() {
   }
   if (count < kWorthRanges || ranges.size() > count / kWorthRanges || !batch()->in_table(count)) return Done{};
   return batch()->close_in_ranges(count, ranges);
+}
+
+Status ProgramRunner::shelter(const std::vector<Tracee*>& threads, bool together) {
+  const Scratch& scratch = *scratch_.back();
+  if (scratch.behind + Shelters::size_for(threads.size()) > scratch.size)
+    return refusal("ERR_FDMOVE_INTERNAL", "there is no room for so many threads", tracee_->tid());
+  if (faults_->hit()) return Failure{EIO, "PTRACE_SETREGSET", Side::kTracee, tracee_->tid(), nullptr, "failed on purpose"};
+  is_sheltered_ = true;
+  tracee_->set_gate(batch()->gate());
+  FDMOVE_TRY(batch()->close_gate());
+  if (together) FDMOVE_TRY(batch()->hold_back());
+  return shelters_.take_in(threads, {batch()->shelter_code(), batch()->gate(), scratch.address + scratch.behind});
+}
+
+Status ProgramRunner::shelter_with(const ProgramRunner& other, bool together) {
+  is_sheltered_ = true;
+  tracee_->set_gate(other.batch()->gate());
+  if (together) FDMOVE_TRY(batch()->hold_back());
+  return batch()->join_gate(other.batch()->gate());
 }
 
 Status ProgramRunner::begin_look(bool signals) {
@@ -434,6 +455,11 @@ Result<bool> ProgramRunner::end_batch(Scratch& scratch, const Deadline& deadline
 
 Status ProgramRunner::finish_all(const std::vector<ProgramRunner*>& runners, const Deadline& deadline) {
   FirstFailure failure;
+  for (ProgramRunner* runner : runners) {
+    if (!std::exchange(runner->is_sheltered_, false)) continue;
+    failure.note(runner->shelters_.let_out());
+    runner->tracee_->set_gate(0);
+  }
   for (bool going = true; going;) {
     going = false;
     std::vector<Tracee::Call> calls;

@@ -11,6 +11,7 @@
 
 #include "batch.h"
 #include "scratch_image.h"
+#include "shelter.h"
 
 namespace fdmove {
 
@@ -115,6 +116,15 @@ class ProgramRunner {
    */
   static Result<std::vector<Outcome>> complete_all(const std::vector<ProgramRunner*>& runners, const Deadline& deadline);
 
+  /** So many threads may have to be sheltered once the next program is loaded. */
+  void expect_threads(size_t count) { threads_ = count; }
+  /** Whether threads can be sheltered until the program is finished: it runs as a batch, and they would find home. */
+  [[nodiscard]] bool can_shelter() const { return arch::kHasGuests && batch() != nullptr; }
+  /** Shelters these threads of the process. With `together` nothing stays done before commit(), even if the tracer dies. */
+  Status shelter(const std::vector<Tracee*>& threads, bool together);
+  /** Those that another program of the process has sheltered wait for this one too. */
+  Status shelter_with(const ProgramRunner& other, bool together);
+
   /** Whether the program runs as a batch and names fds to look at. */
   [[nodiscard]] bool can_look() const { return batch() != nullptr && !program_->looks.empty(); }
   /** Begins to look at them, between two parts, which changes nothing: at who is signalled about them, or at their offsets. */
@@ -148,6 +158,7 @@ class ProgramRunner {
     RemoteAddress address = 0;
     size_t size = 0;
     size_t in_front = 0;  ///< of the data: what a batch needs
+    size_t behind = 0;    ///< from the beginning to the room for shelters
     std::shared_ptr<const ScratchImage> image;
     std::unique_ptr<Batch> batch;
   };
@@ -182,6 +193,9 @@ class ProgramRunner {
   bool looking_ = false;  ///< a look was begun
   bool followed_ = false;  ///< and what comes after it
   std::vector<BatchLook> looks_;
+  size_t threads_ = 0;
+  bool is_sheltered_ = false;  ///< until finish(): threads of the process, these among them
+  Shelters shelters_;
   std::string note_;
 };
 

@@ -115,12 +115,16 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   bool suspended = ptrace_request::set_options(tid_, kTraceOptions | kSuspendSeccomp).ok();
   if (!suspended && is_filtered(tid_))
     return refusal("ERR_FDMOVE_SECCOMP", "it has a seccomp filter that could kill it for a call of ours, and that may not be suspended from here", tid_);
-  auto mask = ptrace_request::signal_mask(tid_);
-  if (!mask.ok()) return mask.failure();
-  signal_mask_ = *mask;
-  auto gadget = find_syscall_instruction(tid_);
+  if (!sheltered_) {
+    auto mask = ptrace_request::signal_mask(tid_);
+    if (!mask.ok()) return mask.failure();
+    signal_mask_ = *mask;
+    FDMOVE_TRY(leave_critical_section());
+  }
+  if (!landing_) landing_ = Landing::build(tid_);
+  if (landing_ && !prepare_landing().ok()) landing_.reset();
+  auto gadget = landing_ ? Result<RemoteAddress>(landing_->call()) : find_syscall_instruction(tid_);
   if (!gadget.ok()) return gadget.failure();
-  FDMOVE_TRY(leave_critical_section());
   FDMOVE_TRY(suspend_dispatch());
   Status blocked = ptrace_request::set_signal_mask(tid_, kAllSignals);
   if (!blocked.ok()) {
@@ -129,6 +133,14 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   }
   injecting_ = true;
   return injection_.open(tid_, registers_, *gadget, deadline);
+}
+
+/** From here on, and with signals that are blocked, the thread finds home by itself, or back to its refuge. */
+Status Tracee::prepare_landing() {
+  auto way = landing_->lead_home(home());
+  if (!way.ok()) return way.failure();
+  if (refuge_) return landing_->lead({refuge_->code, refuge_->control});
+  return arch::send_to(tid_, way->code, way->control);
 }
 
 Status Tracee::open_injection(const Deadline& deadline) {
@@ -144,8 +156,8 @@ Result<long> Tracee::inject(long nr, const arch::SyscallArgs& args, const Deadli
 }
 
 Result<long> Tracee::inject_once(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth) {
-  FDMOVE_TRY(begin_call(nr, args, deadline));
-  FDMOVE_TRY(enter_call(deadline, birth));
+  FDMOVE_TRY(begin_call(nr, args, deadline, birth));
+  FDMOVE_TRY(enter_call(deadline, landing_ ? nullptr : birth));
   return end_call(deadline, birth);
 }
 
@@ -165,12 +177,15 @@ Result<long> Tracee::inject_with_room(long nr, const arch::SyscallArgs& args, co
                  "the job has no room for another mapping: raise vm.max_map_count, its RLIMIT_AS or RLIMIT_DATA, or give it memory"};
 }
 
-Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline) {
+Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline, const Birth* birth) {
   if (gone_) return Failure{ESRCH, "inject", Side::kTracer, tid_};
   // It is running, not stopped: the next question would give ESRCH, as one that is gone does.
   if (stuck_) return Failure{ETIMEDOUT, "inject", Side::kTracee, tid_, nullptr, "an earlier call hangs in the kernel"};
   FDMOVE_TRY(open_injection(deadline));
-  return ended_badly(injection_.begin(tid_, nr, args));
+  if (birth == nullptr || !landing_) return ended_badly(injection_.begin(tid_, nr, args));
+  arch::SyscallArgs with_birth = args;
+  with_birth[4] = birth->starts_at;
+  return ended_badly(injection_.begin(tid_, nr, with_birth, landing_->clone()));
 }
 
 Status Tracee::enter_call(const Deadline& deadline, const Birth* birth) {
@@ -241,7 +256,47 @@ Status Tracee::await_end_of_injection(const Deadline& deadline) {
 
 Status Tracee::enter_refuge(const Refuge& refuge) {
   refuge_ = refuge;
+  if (landing_) FDMOVE_TRY(landing_->lead({refuge.code, refuge.control}));
   return arch::send_to(tid_, refuge.code, refuge.control);
+}
+
+Result<bool> Tracee::prepare_shelter() {
+  SyscallUserDispatch found;
+  if (ptrace(kGetDispatch, tid_, sizeof found, &found) == 0 && found.mode != 0) return false;
+  auto mask = ptrace_request::signal_mask(tid_);
+  // One that was killed just now needs no shelter.
+  if (!mask.ok() && mask.failure().error == ESRCH) return false;
+  if (!mask.ok()) return mask.failure();
+  signal_mask_ = *mask;
+  // No call is made inside a sequence.
+  if (arch::interrupted_syscall(registers_) == -1) FDMOVE_TRY(leave_critical_section());
+  return true;
+}
+
+Status Tracee::enter_shelter(const Refuge& refuge) {
+  sheltered_ = true;
+  Status entered = enter_refuge(refuge);
+  if (entered.ok()) entered = ptrace_request::set_signal_mask(tid_, kAllSignals);
+  return entered.ok() || entered.failure().error != ESRCH ? entered : Status{Done{}};
+}
+
+Status Tracee::leave_shelter() {
+  if (!std::exchange(sheltered_, false)) return Done{};
+  refuge_.reset();
+  if (injecting_ || gone_) return Done{};  // it gets all back when that ends
+  Status back = ptrace_request::set_signal_mask(tid_, signal_mask_);
+  if (back.ok()) back = arch::put_back(tid_, registers_);
+  if (!back.ok() && back.failure().error == ESRCH) {
+    mark_gone();
+    return Done{};
+  }
+  return back;
+}
+
+void Tracee::leave_refuge() {
+  refuge_.reset();
+  // What it does not find there is the code of a batch, which stays as long as this may fail.
+  if (landing_ && injecting_) (void)landing_->lead_home(home());
 }
 
 Status Tracee::came_home(const Deadline& deadline) {
@@ -254,8 +309,10 @@ Status Tracee::came_home(const Deadline& deadline) {
 
 Status Tracee::release() {
   if (gone_ || !stopped_) return Done{};
+  FDMOVE_TRY(leave_shelter());
   FDMOVE_TRY(end_injection(Deadline{}));
   stopped_ = false;
+  landing_.reset();
   if (gone_) return Done{};
   Status detached = ptrace_request::detach(tid_);
   if (!detached.ok() && detached.failure().error == ESRCH) {

@@ -8,6 +8,7 @@
 
 #include "arch/arch.h"
 #include "clock.h"
+#include "landing.h"
 #include "remote_memory.h"
 
 namespace fdmove {
@@ -46,7 +47,7 @@ class Tracee {
 
   void mark_stopped() { stopped_ = true; stopped_at_ns_ = monotonic_ns(); }
   void mark_running() { stopped_ = false; }
-  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; refuge_.reset(); }
+  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; sheltered_ = false; refuge_.reset(); }
 
   /** PTRACE_INTERRUPT, with a last look at what the thread does. Error ESRCH: gone. */
   Status interrupt();
@@ -89,7 +90,7 @@ class Tracee {
   Status begin_end_of_injection(const Deadline& deadline);
   Status await_end_of_injection(const Deadline& deadline);
 
-  /** While an injection is open: how the thread would go on by itself from where it was stopped. */
+  /** While an injection is open, or in a shelter: how the thread would go on by itself from where it was stopped. */
   [[nodiscard]] arch::Home home() const { return arch::home_of(registers_, signal_mask_); }
   /** It has gone there, and stands in an event stop in its own code: no injection is open any more. */
   Status came_home(const Deadline& deadline);
@@ -103,8 +104,21 @@ class Tracee {
   };
   /** From now on, and at once. */
   Status enter_refuge(const Refuge& refuge);
-  void leave_refuge() { refuge_.reset(); }
+  void leave_refuge();
   [[nodiscard]] bool has_refuge() const { return refuge_.has_value(); }
+
+  /**
+   * Gets a stopped thread ready for another refuge, which it never runs in as long as we live (shelter.h): its home() is known. Yields false where it can have none: nothing but we could let it make calls there.
+   */
+  Result<bool> prepare_shelter();
+  Status enter_shelter(const Refuge& refuge);
+  /** It has its registers and its signal mask again. Being gone is no error. */
+  Status leave_shelter();
+
+  /** What batches of its process count down when they leave: shelter.h. 0: nothing. */
+  [[nodiscard]] RemoteAddress gate() const { return gate_; }
+  void set_gate(RemoteAddress gate) { gate_ = gate; }
+
   /** Whether its system calls are caught for a program that it emulates, but for the time of our calls; known once there was one. */
   [[nodiscard]] bool has_dispatch() const { return dispatch_.has_value(); }
 
@@ -113,8 +127,9 @@ class Tracee {
 
  private:
   Status begin_injection(const Deadline& deadline);
+  Status prepare_landing();
   // A call in three parts: each waits for what the one before it began. One that fails ends the call.
-  Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline);
+  Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline, const Birth* birth = nullptr);
   Status enter_call(const Deadline& deadline, const Birth* birth = nullptr);
   Result<long> end_call(const Deadline& deadline, Birth* birth = nullptr);
   Result<long> inject_once(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth = nullptr);
@@ -134,12 +149,15 @@ class Tracee {
   bool injecting_ = false;
   bool ending_ = false;  ///< the injection: its end was begun and not yet waited for
   bool stuck_ = false;
+  bool sheltered_ = false;
+  RemoteAddress gate_ = 0;
   arch::BeforeStop before_stop_{};
   arch::Registers registers_{};
   uint64_t signal_mask_ = 0;
   std::optional<SyscallUserDispatch> dispatch_;  ///< as it was before the injection, where it was on
   arch::Injection injection_;
   std::optional<Refuge> refuge_;
+  std::optional<Landing> landing_;  ///< from the first call until it is released, where it can have one
 };
 
 }  // namespace fdmove

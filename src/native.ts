@@ -63,6 +63,11 @@ export type Session = {
   areTreatedAs(tids: Int32Array, starts: readonly BigUint64Array[], flags: readonly (readonly string[])[]): boolean
   /** Points /proc/PID/exe to the file behind `freshFd`, an fd of the process. */
   pointExe(tid: number, freshFd: number, oldFd: number): void
+  /**
+   * Until finish(), no thread that stands goes on before the programs of its process have taken back what they did or completed
+   * it, even if we die in the middle: where they run as batches, on x86_64.
+   */
+  shelter(): void
   /** Undoes all programs, the last thread's first. Throws the first failure after all was tried. */
   rollback(deadlineUs: number): void
   /** What was done will not be undone any more. */

@@ -295,7 +295,7 @@ class Injection {
    * One call, in three parts between which the thread runs: sends it to the entry of the call, and from there into it, and
    * yields what came of it. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno.
    */
-  Status begin(pid_t tid, long nr, const SyscallArgs& args) {
+  Status begin(pid_t tid, long nr, const SyscallArgs& args, uint64_t = 0) {
     nr_ = nr;
     args_ = args;
     if (phase_ == Phase::kEntry) return Done{};
@@ -388,6 +388,7 @@ class Injection {
 inline constexpr bool kHasGuests = false;
 using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
 inline Home home_of(const Registers&, uint64_t) { return {}; }
+inline Status put_back(pid_t, const Registers&) { return Done{}; }
 
 /** Sends a stopped thread of our own to `address` in the code of a batch, whose control block is at `control`. */
 inline Status send_to(pid_t tid, uint64_t address, uint64_t control) {

@@ -120,12 +120,20 @@ fdmove_batch_\name:
     mov     x9, #FDMOVE_STATE_WAITING
     add     x10, x19, #FDMOVE_CONTROL_STATE
     stlr    x9, [x10]
+    mov     x23, #FDMOVE_NAPS
+.Lwait:
+    mov     x9, #(FDMOVE_NAP_NS & 0xffff)
+    movk    x9, #(FDMOVE_NAP_NS >> 16), lsl #16
+    str     xzr, [x19, #FDMOVE_CONTROL_NAP]
+    str     x9, [x19, #FDMOVE_CONTROL_NAP + 8]
     mov     x0, #0
     mov     x1, #0
-    add     x2, x19, #FDMOVE_CONTROL_PATIENCE
+    add     x2, x19, #FDMOVE_CONTROL_NAP
     mov     x3, #0
     mov     x8, #__NR_ppoll
     svc     #0
+    subs    x23, x23, #1
+    b.ne    .Lwait
 
     entry   alone
     mov     x9, #1
@@ -193,4 +201,11 @@ fdmove_batch_\name:
     svc     #0
     brk     #0
 
+    entry   shelter
+    entry   leap
+    entry   leap_end
+    entry   landing
+    entry   landing_clone
+    entry   landing_home
+    entry   landing_end
     entry   end

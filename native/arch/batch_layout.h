@@ -41,15 +41,21 @@
 #define FDMOVE_CONTROL_FAILED 56 /* the operation before AT did not meet its expectation */
 #define FDMOVE_CONTROL_ALONE 64  /* nobody waits for us any more */
 #define FDMOVE_CONTROL_UNDO_ERROR 72
-#define FDMOVE_CONTROL_PATIENCE 80 /* a timespec: how long to wait for the tracer */
+#define FDMOVE_CONTROL_NAP 80 /* a timespec, for the thread's own use */
 #define FDMOVE_CONTROL_LOOK_AT 96   /* the fds to look at first, 32 bits each */
 #define FDMOVE_CONTROL_LOOK_END 104 /* their end */
 #define FDMOVE_CONTROL_LOOK_OUT 112 /* a BatchLook for each */
 #define FDMOVE_CONTROL_LOOK_SIGNALS 120 /* at who is signalled, in place of the offset */
 #define FDMOVE_CONTROL_LOOKED 128       /* the look is over */
 #define FDMOVE_CONTROL_GUEST 136        /* it runs on a thread of the job, which goes home when it leaves: */
-#define FDMOVE_CONTROL_HOME 144         /* a BatchHome */
-#define FDMOVE_CONTROL_SIZE 296
+#define FDMOVE_CONTROL_GATE_AT 144      /* address of the gate that it counts down when it leaves */
+#define FDMOVE_CONTROL_HOME 152         /* a BatchHome */
+#define FDMOVE_CONTROL_SIZE 344
+
+/* BatchGate, right behind: what threads of the job that have gone into their shelters wait for, and what they tell */
+#define FDMOVE_GATE_CLOSED 0   /* so many batches are under way; 32 bits, a futex */
+#define FDMOVE_GATE_ORPHANED 8 /* one of them runs: there is no tracer any more */
+#define FDMOVE_GATE_SIZE 16
 
 /* BatchHome, x86_64 only: the registers with which a thread goes on by itself, 8 bytes each */
 #define FDMOVE_HOME_RAX 0
@@ -63,8 +69,18 @@
 #define FDMOVE_HOME_R8 64 /* to r15 */
 #define FDMOVE_HOME_RIP 128
 #define FDMOVE_HOME_FLAGS 136
-#define FDMOVE_HOME_MASK 144 /* its blocked signals */
-#define FDMOVE_HOME_SIZE 152
+#define FDMOVE_HOME_MASK 144    /* its blocked signals */
+#define FDMOVE_HOME_GATE 152    /* address of the gate that it waits at before */
+#define FDMOVE_HOME_LEAP_AT 160 /* address of */
+#define FDMOVE_HOME_LEAP 168    /* the two instructions that leave nothing of ours behind */
+#define FDMOVE_HOME_SIZE 192    /* 16 bytes of code, and 8 to spare */
+
+/* a landing, x86_64 only: its code, and then */
+#define FDMOVE_LANDING_CODE 224 /* what a thread goes on with that comes back from a call alone, */
+#define FDMOVE_LANDING_CONTROL 232 /* and for what */
+#define FDMOVE_LANDING_OWNER 240 /* process id of the tracer */
+#define FDMOVE_LANDING_HOME 256  /* a BatchHome */
+#define FDMOVE_LANDING_SIZE 448
 
 /* BatchLook: what statx(2) and fcntl(2) tell of an fd, and where lseek(2) finds it */
 #define FDMOVE_LOOK_STATX 0     /* 256 bytes */
@@ -85,6 +101,12 @@
 #define FDMOVE_F_GETOWN_EX 16
 #define FDMOVE_SEEK_CUR 1
 #define FDMOVE_SIG_SETMASK 2
+#define FDMOVE_FUTEX_WAIT 128 /* FUTEX_WAIT_PRIVATE */
+#define FDMOVE_FUTEX_WAKE 129
+
+/* how often, and for how many nanoseconds, a part that is through waits for the tracer before it takes the tracer for dead */
+#define FDMOVE_NAPS 300
+#define FDMOVE_NAP_NS 10000000
 
 #define FDMOVE_STATE_RUNNING 0
 #define FDMOVE_STATE_WAITING 1

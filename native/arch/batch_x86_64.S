@@ -33,7 +33,38 @@ fdmove_batch_\name:
 .endm
 
 .macro home register, place
-    mov     \register, [rbx + FDMOVE_CONTROL_HOME + \place]
+    mov     \register, [rbx + \place]
+.endm
+
+/*
+ * rbx: a BatchHome. Nothing changes the flags once they are set. Signals are blocked until the stack is the thread's own again: what
+ * comes then finds it as if the thread had been interrupted here.
+ */
+.macro go_home
+    lea     rsp, [rbx + FDMOVE_HOME_FLAGS]
+    popfq
+    home    rsp, FDMOVE_HOME_RSP
+    mov     edi, FDMOVE_SIG_SETMASK
+    lea     rsi, [rbx + FDMOVE_HOME_MASK]
+    mov     edx, 0
+    mov     r10d, 8
+    mov     eax, __NR_rt_sigprocmask
+    syscall
+    home    rax, FDMOVE_HOME_RAX
+    home    rcx, FDMOVE_HOME_RCX
+    home    rdx, FDMOVE_HOME_RDX
+    home    rsi, FDMOVE_HOME_RSI
+    home    rdi, FDMOVE_HOME_RDI
+    home    rbp, FDMOVE_HOME_RBP
+    home    r8, FDMOVE_HOME_R8
+    home    r9, FDMOVE_HOME_R8 + 8
+    home    r10, FDMOVE_HOME_R8 + 16
+    home    r11, FDMOVE_HOME_R8 + 24
+    home    r12, FDMOVE_HOME_R8 + 32
+    home    r13, FDMOVE_HOME_R8 + 40
+    home    r14, FDMOVE_HOME_R8 + 48
+    home    r15, FDMOVE_HOME_R8 + 56
+    jmp     qword ptr [rbx + FDMOVE_HOME_LEAP_AT]
 .endm
 
     .section .rodata
@@ -92,6 +123,10 @@ fdmove_batch_\name:
 .Lnext:
     cmp     r12, [rbx + FDMOVE_CONTROL_END]
     jae     .Lthrough
+    mov     rax, [rbx + FDMOVE_CONTROL_GATE_AT]
+    cmp     qword ptr [rax + FDMOVE_GATE_ORPHANED], 0
+    jne     .Lorphaned
+.Lgoes_on:
     lea     r13, [r12 + FDMOVE_OPERATION_CALL]
     lea     r15, [rip + .Lmade]
     jmp     .Lmake
@@ -122,12 +157,21 @@ fdmove_batch_\name:
     cmp     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 0
     jne     fdmove_batch_leave
     mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_WAITING
+    mov     r15d, FDMOVE_NAPS
+.Lwait:
+    mov     rax, [rbx + FDMOVE_CONTROL_GATE_AT]
+    cmp     qword ptr [rax + FDMOVE_GATE_ORPHANED], 0
+    jne     fdmove_batch_alone
+    mov     qword ptr [rbx + FDMOVE_CONTROL_NAP], 0
+    mov     qword ptr [rbx + FDMOVE_CONTROL_NAP + 8], FDMOVE_NAP_NS
     xor     edi, edi
     xor     esi, esi
-    lea     rdx, [rbx + FDMOVE_CONTROL_PATIENCE]
+    lea     rdx, [rbx + FDMOVE_CONTROL_NAP]
     xor     r10d, r10d
     mov     eax, __NR_ppoll
     syscall
+    dec     r15d
+    jnz     .Lwait
 
     entry   alone
     mov     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 1
@@ -139,6 +183,11 @@ fdmove_batch_\name:
     mov     rax, [rbx + FDMOVE_CONTROL_LAST]
     mov     [rbx + FDMOVE_CONTROL_END], rax
     jmp     fdmove_batch_run
+
+.Lorphaned:
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 0
+    je      fdmove_batch_alone
+    jmp     .Lgoes_on
 
     entry   undo
     mov     r12, [rbx + FDMOVE_CONTROL_AT]
@@ -184,45 +233,63 @@ fdmove_batch_\name:
     jmp     r15
 
     entry   leave
+    mov     rdi, [rbx + FDMOVE_CONTROL_GATE_AT]
+    lock dec dword ptr [rdi + FDMOVE_GATE_CLOSED]
+    jg      .Lleft
+    mov     esi, FDMOVE_FUTEX_WAKE
+    mov     edx, 0x7fffffff
+    mov     eax, __NR_futex
+    syscall
+.Lleft:
     cmp     qword ptr [rbx + FDMOVE_CONTROL_GUEST], 0
-    jne     .Lhome
+    jne     .Lguest
     xor     edi, edi
     mov     eax, __NR_exit
     syscall
     ud2
-
-    /*
-     * Nothing below changes the flags once they are set. Signals are blocked until the stack is the thread's own again: what
-     * comes then finds it as if the thread had been interrupted here.
-     */
-.Lhome:
+.Lguest:
     mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_HOME
-    lea     rsp, [rbx + FDMOVE_CONTROL_HOME + FDMOVE_HOME_FLAGS]
-    popfq
-    home    rsp, FDMOVE_HOME_RSP
-    mov     edi, FDMOVE_SIG_SETMASK
-    lea     rsi, [rbx + FDMOVE_CONTROL_HOME + FDMOVE_HOME_MASK]
-    mov     edx, 0
-    mov     r10d, 8
-    mov     eax, __NR_rt_sigprocmask
+    lea     rbx, [rbx + FDMOVE_CONTROL_HOME]
+
+    /* rbx: a BatchHome. Only where the tracer has died does a thread ever come here. */
+    entry   shelter
+    mov     r12, [rbx + FDMOVE_HOME_GATE]
+    mov     qword ptr [r12 + FDMOVE_GATE_ORPHANED], 1
+.Lclosed:
+    mov     edx, [r12 + FDMOVE_GATE_CLOSED]
+    test    edx, edx
+    jle     .Lhome
+    mov     rdi, r12
+    mov     esi, FDMOVE_FUTEX_WAIT
+    xor     r10d, r10d /* with a timeout it would overwrite the thread's restart block */
+    mov     eax, __NR_futex
     syscall
-    home    rax, FDMOVE_HOME_RAX
-    home    rcx, FDMOVE_HOME_RCX
-    home    rdx, FDMOVE_HOME_RDX
-    home    rsi, FDMOVE_HOME_RSI
-    home    rdi, FDMOVE_HOME_RDI
-    home    rbp, FDMOVE_HOME_RBP
-    home    r8, FDMOVE_HOME_R8
-    home    r9, FDMOVE_HOME_R8 + 8
-    home    r10, FDMOVE_HOME_R8 + 16
-    home    r11, FDMOVE_HOME_R8 + 24
-    home    r12, FDMOVE_HOME_R8 + 32
-    home    r13, FDMOVE_HOME_R8 + 40
-    home    r14, FDMOVE_HOME_R8 + 48
-    home    r15, FDMOVE_HOME_R8 + 56
-    home    rbx, FDMOVE_HOME_RBX
-    /* the control block lies a page behind the code */
-    jmp     qword ptr [rip + fdmove_batch_code + 4096 + FDMOVE_CONTROL_HOME + FDMOVE_HOME_RIP]
+    jmp     .Lclosed
+
+.Lhome:
+    go_home
+
+    /* stands in each BatchHome, at the same distance from what it reads */
+    entry   leap
+    mov     rbx, [rip + fdmove_batch_leap - FDMOVE_HOME_LEAP + FDMOVE_HOME_RBX]
+    jmp     qword ptr [rip + fdmove_batch_leap - FDMOVE_HOME_LEAP + FDMOVE_HOME_RIP]
+    entry   leap_end
+
+    /* behind the image of a vDSO: native/landing.h. r8: where a new thread begins. */
+    .balign 16
+    entry   landing
+    syscall
+.Lreturned:
+    mov     rbx, [rip + fdmove_batch_landing + FDMOVE_LANDING_CONTROL]
+    jmp     qword ptr [rip + fdmove_batch_landing + FDMOVE_LANDING_CODE]
+    entry   landing_clone
+    syscall
+    test    rax, rax
+    jnz     .Lreturned
+    jmp     r8
+    entry   landing_home
+    go_home
+    entry   landing_end
 
     entry   end
     .att_syntax

@@ -87,7 +87,12 @@ inline Status send_to(pid_t tid, uint64_t address, uint64_t control) {
   return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
 }
 
-/** A thread of the job may run a batch itself. */
+/** Gives a thread that has not run since the event stop that these are of its registers back. */
+inline Status put_back(pid_t tid, const Registers& registers) {
+  return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
+}
+
+/** A thread of the job may run a batch itself, and find home from it. */
 inline constexpr bool kHasGuests = true;
 
 /** BatchHome of batch_layout.h. */
@@ -142,12 +147,12 @@ class Injection {
   }
 
   /**
-   * One call, in three parts between which the thread runs: sends it to the entry of the call, and from there into it, and
-   * yields what came of it. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno.
+   * One call, in three parts between which the thread runs: sends it to the entry of the call (by the syscall instruction at `from`, if
+   * not by the usual one), and from there into it, and yields what came of it. Error: not injected. Value: the tracee's own result; -4095..-1 is -errno.
    */
-  Status begin(pid_t tid, long nr, const SyscallArgs& args) {
+  Status begin(pid_t tid, long nr, const SyscallArgs& args, uint64_t from = 0) {
     Registers registers = restored_;
-    registers.rip = gadget_;
+    registers.rip = from != 0 ? from : gadget_;
     registers.rax = static_cast<uint64_t>(nr);
     registers.orig_rax = static_cast<uint64_t>(-1);
     registers.rdi = args[0];
@@ -181,8 +186,8 @@ class Injection {
    */
   Status begin_close(pid_t tid, uint64_t signal_mask, const Deadline&) {
     FDMOVE_TRY(ptrace_request::interrupt(tid));
-    FDMOVE_TRY(ptrace_request::set_regset(tid, NT_PRSTATUS, &restored_, sizeof restored_));
     FDMOVE_TRY(ptrace_request::set_signal_mask(tid, signal_mask));
+    FDMOVE_TRY(ptrace_request::set_regset(tid, NT_PRSTATUS, &restored_, sizeof restored_));
     return ptrace_request::cont(tid);
   }
 

@@ -42,6 +42,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::catch_up>("catchUp"),
                            InstanceMethod<&Session::begin_look>("beginLook"),
                            InstanceMethod<&Session::first_difference>("firstDifference"),
+                           InstanceMethod<&Session::shelter>("shelter"),
                            InstanceMethod<&Session::inject>("inject"),
                            InstanceMethod<&Session::notes>("notes"),
                            InstanceMethod<&Session::read_datum>("readDatum"),
@@ -154,6 +155,9 @@ class Session : public Napi::ObjectWrap<Session> {
       runners.push_back(on);
       programs.push_back(programs_[index].get());
     }
+    std::map<pid_t, size_t> threads;
+    for (Tracee* tracee : freezer_.threads()) threads[tracee->pid()]++;
+    for (ProgramRunner* on : runners) on->expect_threads(threads[on->tracee().pid()]);
     return finished(info.Env(), ProgramRunner::load_all(runners, programs, deadline(info[2])));
   }
 
@@ -266,6 +270,21 @@ class Session : public Napi::ObjectWrap<Session> {
     auto difference = first_difference_of(on->looks(), expected.Data(), expected.ElementLength(), to_i64(info[2]));
     if (!difference.ok()) return throw_failure(info.Env(), difference.failure());
     return Napi::Number::New(info.Env(), static_cast<double>(*difference));
+  }
+
+  /** shelter(): until finish(), no thread goes on before the programs of its process have come to an end, even if we die: native/shelter.h. */
+  Napi::Value shelter(const Napi::CallbackInfo& info) {
+    std::map<pid_t, std::vector<Tracee*>> threads;
+    for (Tracee* tracee : freezer_.threads()) threads[tracee->pid()].push_back(tracee);
+    std::map<pid_t, ProgramRunner*> hosts;
+    for (auto& runner : runners_) {
+      if (!runner->can_shelter()) continue;
+      auto [host, is_first] = hosts.try_emplace(runner->tracee().pid(), runner.get());
+      bool together = runners_.size() > 1;
+      Status sheltered = is_first ? runner->shelter(threads[host->first], together) : runner->shelter_with(*host->second, together);
+      if (!sheltered.ok()) return throw_failure(info.Env(), sheltered.failure());
+    }
+    return info.Env().Undefined();
   }
 
   /** inject('step' | 'batch' | 'auto'): how programs run that are loaded from now on. */

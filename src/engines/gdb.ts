@@ -260,6 +260,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     },
 
     inject() {},
+    shelter() {},
     notes: () => [],
 
     rollback() {

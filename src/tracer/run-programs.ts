@@ -89,6 +89,7 @@ export function runUntilCommitted(
     for (const outcome of runAll(session, programs, 'watch')) must(outcome)
     checkWatchers(session, plan, programs, opened)
     checkDeadline(deadlineUs)
+    session.shelter()
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
     for (const outcome of runAll(session, programs, 'commit')) must(outcome)
     return undefined

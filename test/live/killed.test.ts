@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Whatever ends the command or its tracer process, at whatever moment: the job runs on, unmoved or fully moved.
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { startCommand } from '../helpers/command.js'
-import { until } from '../helpers/deadline.js'
+import { slowness, until } from '../helpers/deadline.js'
 import { heldBelow, holdState, type Storages, tryMove } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
 import type { Target } from '../helpers/target.js'
@@ -126,6 +126,54 @@ test('SIGKILL of the tracer process at any time leaves the job whole, and the co
   }
   expect(hits).toBeGreaterThan(0)
 })
+
+/** Who stops the job, looked for busily, as the pause is a millisecond; undefined where that was missed. */
+async function tracerOf(pid: number, move: Promise<unknown>): Promise<number | undefined> {
+  let isOver = false
+  void move.finally(() => {
+    isOver = true
+  })
+  for (; !isOver; await setImmediate()) {
+    const [, tracer] = /^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!
+    if (tracer !== '0') return Number(tracer)
+  }
+  return undefined
+}
+
+function killed(pid: number): boolean {
+  try {
+    return process.kill(pid, 'SIGKILL')
+  } catch {
+    return false // it had come to its end
+  }
+}
+
+function spin(milliseconds: number): void {
+  for (const end = performance.now() + milliseconds; performance.now() < end; );
+}
+
+test.skipIf(process.arch !== 'x64')(
+  'SIGKILL of the tracer at a random moment of the pause ends no job, and loses no line of it',
+  async ({ dirs, spawnTarget }) => {
+    let hits = 0
+    for (let run = 0; run < 16; ++run) {
+      const target = await spawnTarget('line-writer', dirs.old, '0')
+      const command = start(target, dirs, '--overwrite')
+      const tracer = await tracerOf(target.pid, command)
+      const moment = Math.random() * 4 * slowness
+      spin(moment)
+      if (tracer !== undefined && killed(tracer)) ++hits
+      const result = await command
+      expect([0, 1], result.stderr).toContain(result.exitCode)
+      await until('all at one side', () => [dirs.old, dirs.new].some((at) => heldBelow(target.pid, at).length === 0))
+      await expectWhole(target, dirs, 'some')
+      expect(await target.send('check'), `at ${moment} ms`).toMatch(/^ok/)
+      await target.end()
+      empty(dirs)
+    }
+    expect(hits).toBeGreaterThan(0)
+  },
+)
 
 /** As batches: a thread of the job that is moved call by call waits with registers of ours. */
 const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ? 'batch' : ''
