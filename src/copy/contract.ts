@@ -115,9 +115,11 @@ export type Destination = {
   updateWriters(source: CopySource): void
   /**
    * SYNCHRONOUS and quick, when all is settled: times, mode, owner and xattrs as OLD has them now. From then on no file
-   * at NEW with one of these keys, or none at all, is open here: `Staged.fd` becomes a mere handle (O_PATH).
+   * at NEW but those with these keys is open here: `Staged.fd` becomes a mere handle (O_PATH).
    */
-  seal(closed?: ReadonlySet<string>): void
+  seal(mayStayOpen?: ReadonlySet<string>): void
+  /** SYNCHRONOUS and quick, as soon as the job runs on: no file at NEW is open here any more, or programs that it makes could not be run. */
+  letGo(): void
   /** What is not the same at NEW though the administrator might expect it, with the reason: for warnings. */
   notes(): readonly string[]
   /** What the trees of `withTree` left at OLD, as far as it is still what was copied: for `undo`. Before finish(). */

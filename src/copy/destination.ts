@@ -237,6 +237,12 @@ export function openDestination(options: DestinationOptions): Destination {
     sealEach(final ? sealing : sealing.filter(({ full }) => full), final)
   }
 
+  /** Makes our fds on files at NEW mere handles. */
+  function closeFiles(but?: ReadonlySet<string>): void {
+    for (const { staged } of items.all())
+      if (staged.source.kind === 'file' && but?.has(staged.source.key) !== true) native.toPathOnly(staged.fd)
+  }
+
   function sealEach(
     list: readonly {
       readonly from: number
@@ -330,13 +336,13 @@ export function openDestination(options: DestinationOptions): Destination {
       items.get(source.key).copy?.update(writersOf(source))
     },
 
-    seal(closed) {
+    seal(mayStayOpen) {
       sealItems(items.all(), false, true)
       sealDirectories(true)
-      for (const { staged } of items.all())
-        if (staged.source.kind === 'file' && (closed === undefined || closed.has(staged.source.key)))
-          native.toPathOnly(staged.fd)
+      closeFiles(mayStayOpen)
     },
+
+    letGo: () => closeFiles(),
 
     notes: () => [
       ...(tree?.notSame() ?? []),

@@ -32,7 +32,7 @@ export type Prepared = {
   /** Those descriptions of the plan that need more than the rest: directories, and inotify instances that watch. */
   readonly directories: readonly Description[]
   readonly watchers: readonly Description[]
-  readonly inTheWay: ReadonlySet<string> | undefined
+  readonly mayStayOpen: ReadonlySet<string>
   /** A plan that holds for as long as the fingerprint does. */
   readonly steady: boolean
 }
@@ -80,19 +80,20 @@ export function prepare(
   const mayRunAhead = before.length > 0 && steady && io.length === 0 && isAlone(programs)
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
-  const special = { directories, watchers, inTheWay: inTheWay(plan), alike: alikeIn(snapshot) }
+  const special = { directories, watchers, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
   return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, steady }
 }
 
 /**
- * The files that must not be open for writing here when the job goes on: where it watches or maps or leases any, all of
- * them (undefined), else those that it may execute (ETXTBSY).
+ * The files that may be open for writing here until the job goes on: those that it holds and cannot execute (ETXTBSY), as long as it
+ * watches, maps and leases none. What was copied for a process that has ended since is none of them: another one may run that program.
  */
-function inTheWay({ descriptions, remaps }: JobPlan): ReadonlySet<string> | undefined {
+function mayStayOpen({ descriptions, remaps }: JobPlan): ReadonlySet<string> {
   const leased = descriptions.some(({ locks }) => locks.some(({ kind }) => kind === 'lease'))
-  if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return undefined
-  const executable = descriptions.filter(({ inode }) => inode !== undefined && (inode.mode & 0o111) !== 0)
-  return new Set(executable.map(({ inode }) => inode!.key))
+  if (leased || remaps.length > 0 || descriptions.some(({ watches }) => watches.length > 0)) return new Set()
+  return new Set(
+    descriptions.flatMap(({ inode }) => (inode === undefined || (inode.mode & 0o111) !== 0 ? [] : [inode.key])),
+  )
 }
 
 function countFds({ units }: JobPlan): number {

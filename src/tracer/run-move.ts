@@ -154,6 +154,7 @@ async function moveWith(
     })
     // From here on NEW is what the job lives on: nothing may take it away again.
     moved = true
+    destination.letGo()
     sleepAgain()
     for (const text of session.notes()) tell({ kind: 'note', text })
     const notes = [...outcome.notes, ...destination.notes()]

@@ -85,7 +85,7 @@ export function runUntilCommitted(
     }
     fillFifos(session, plan, fifos)
     // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
-    destination.seal(prepared.inTheWay)
+    destination.seal(prepared.mayStayOpen)
     for (const outcome of runAll(session, programs, 'watch')) must(outcome)
     checkWatchers(session, plan, programs, opened)
     checkDeadline(deadlineUs)

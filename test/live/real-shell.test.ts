@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Shells and their pipelines: one description shared by a loop, its short children and what they redirect to.
-import { readFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { findProgram } from '../helpers/find-program.js'
 import { grown, shuttle } from '../helpers/real-job.js'
@@ -75,4 +75,28 @@ test('a bash pipeline into tee loses no line, and both its outputs agree', async
   const log = readFileSync(join(on.path, 'log'), 'utf8')
   expectEveryLine(log)
   expect(readFileSync(join(on.path, 'copy'), 'utf8') === log).toBe(true)
+})
+
+test('a program that ended just before the switch, and one that is written in it, can be executed right after it', async ({
+  dirs,
+  spawnProgram,
+  fdmove,
+}) => {
+  copyFileSync(findProgram('sh')!, join(dirs.old, 'run'))
+  chmodSync(join(dirs.old, 'run'), 0o755)
+  // The more files, the longer the move goes on when the job runs again.
+  for (let i = 0; i < 2000; i++) writeFileSync(join(dirs.old, `file-${i}`), '')
+  const script = `exec 3>made; cat run >&3
+    ./run -c 'echo ready; while ! [ -e "$1/run" ]; do :; done' run ${dirs.new}
+    while ! [ . -ef ${dirs.new} ]; do :; done
+    ./run -c 'echo runs'
+    exec 3>&-
+    chmod +x made; ./made -c 'echo runs too'`
+  const job = await spawnProgram([findProgram('sh')!, '-c', script], { cwd: dirs.old })
+  expect(await job.nextLine()).toBe('ready')
+  const which = ['--pid', job.pid, '--tree', '--with-tree', '.']
+  const moved = await fdmove('--from', dirs.old, '--to', dirs.new, ...which, '--max-pause', '2s', '--json')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect([await job.nextLine(), await job.nextLine()], job.stderr()).toEqual(['runs', 'runs too'])
+  expect(await job.ended()).toEqual({ exitCode: 0 })
 })
