@@ -24,10 +24,13 @@ namespace {
 constexpr unsigned kOpenTreeClone = 1;
 constexpr unsigned kOpenTreeCloexec = O_CLOEXEC;
 constexpr unsigned kMoveMountEmptyPath = 4;  // MOVE_MOUNT_F_EMPTY_PATH
+constexpr unsigned kMoveMountBeneath = 0x200;  // MOVE_MOUNT_BENEATH, Linux 6.5
 
 int open_tree(const char* path) { return static_cast<int>(syscall(SYS_open_tree, AT_FDCWD, path, kOpenTreeClone | kOpenTreeCloexec)); }
 
-bool attach(int tree, const char* path) { return syscall(SYS_move_mount, tree, "", AT_FDCWD, path, kMoveMountEmptyPath) == 0; }
+bool attach(int tree, const char* path, unsigned how = 0) {
+  return syscall(SYS_move_mount, tree, "", AT_FDCWD, path, kMoveMountEmptyPath | how) == 0;
+}
 
 bool enter(const char* namespace_path) {
   if (*namespace_path == 0) return chdir("/") == 0;
@@ -62,9 +65,12 @@ ParentPath parent_of(const char* path) {
 }
 
 /** Who has opened files through the mount at `from` finds them at `to`. EINVAL where its parent is shared. */
-bool move_mount(const char* from, const char* to) {
-  return syscall(SYS_move_mount, AT_FDCWD, from, AT_FDCWD, to, 0) == 0;
+bool move_mount(const char* from, const char* to, unsigned how = 0) {
+  return syscall(SYS_move_mount, AT_FDCWD, from, AT_FDCWD, to, how) == 0;
 }
+
+/** What is mounted there goes, when nobody uses it any more. That takes some milliseconds, in which the path leads on already. */
+bool detach(const char* path) { return umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0; }
 
 /** Makes a directory a mount with nothing shared, as far as that can be done: what is mounted below can be moved then. */
 void make_private(const char* directory) {
@@ -77,11 +83,14 @@ void make_private(const char* directory) {
   mount(nullptr, directory, nullptr, MS_PRIVATE, nullptr);
 }
 
-/** The mount at `from` goes to `to`. */
-bool show_elsewhere(const char* from, const char* to) {
+/** The mount at `from` is at `to` as well. */
+bool show_also(const char* from, const char* to) {
   UniqueFd tree(open_tree(from));
-  return tree.valid() && attach(tree.get(), to) && umount2(from, MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+  return tree.valid() && attach(tree.get(), to);
 }
+
+/** The mount at `from` goes to `to`. */
+bool show_elsewhere(const char* from, const char* to) { return show_also(from, to) && detach(from); }
 
 struct Answer {
   int error = 0;
@@ -111,13 +120,16 @@ Answer replace(const char* space, const char* point, const char* aside, const ch
   if (!enter(space)) return failed("setns");
   if (!make_directories(aside)) return failed("mkdir");
   if (*space == 0) make_private(parent_of(aside).text);
-  if (!show_elsewhere(point, aside)) {
-    Answer answer = failed("move_mount");
-    umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
+  // Beneath the other one, it is there when that goes: the path leads nowhere else in between.
+  bool shown = show_also(point, aside);
+  bool beneath = shown && attach(tree.get(), point, kMoveMountBeneath);
+  if (!shown || !detach(point)) {
+    Answer answer = failed(shown ? "umount2" : "move_mount");
+    detach(aside);
     remove_directory(space, aside);
     return answer;
   }
-  if (attach(tree.get(), point)) return Answer{};
+  if (beneath || attach(tree.get(), point)) return Answer{};
   Answer answer = failed("move_mount");
   show_elsewhere(aside, point);
   remove_directory(space, aside);
@@ -128,9 +140,10 @@ Answer restore(const char* space, const char* point, const char* aside) {
   if (!enter(space)) return failed("setns");
   UniqueFd bound(open_tree(point));
   if (!bound.valid()) return failed("open_tree");
-  if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) != 0) return failed("umount2");
+  bool beneath = move_mount(aside, point, kMoveMountBeneath);
+  if (!detach(point)) return failed("umount2");
   // The job has opened its files through the mount that is aside: shown a second time, it would hold what nobody sees.
-  if (move_mount(aside, point) || (*space != 0 && show_elsewhere(aside, point))) {
+  if (beneath || move_mount(aside, point) || (*space != 0 && show_elsewhere(aside, point))) {
     remove_directory(space, aside);
     return Answer{};
   }

@@ -15,12 +15,14 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { release } from 'node:os'
 import { dirname } from 'node:path'
 import { execa } from 'execa'
 import type { JobPlan } from '../../src/plan/job-plan.js'
 import { openSources } from '../../src/tracer/staging.js'
 import { type CommandResult, runCommand } from '../helpers/command.js'
 import { until } from '../helpers/deadline.js'
+import { findProgram } from '../helpers/find-program.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
 import { need } from '../helpers/skip.js'
@@ -170,6 +172,33 @@ test('with --leave bind the new place is bound over a mount point, and the old m
   expect(existsSync(`${old.path}/lost+found`)).toBe(true)
   expect(existsSync(json.aside!)).toBe(false)
   expect(await target.send('one')).toBe('ok')
+})
+
+test('with --leave bind the old path leads to the old or the new place at any moment, for processes outside the job too', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  const [major, minor] = release().split('.').map(Number)
+  need({ skip }, 'mounts beneath others', major! > 6 || (major === 6 && minor! >= 5), 'Linux 6.5')
+  const old = await storage('ext4')
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  const script = `trap 'stop=1' TERM; echo ready
+    while [ -z "$stop" ]; do [ -e ${old.path}/log ] || echo missing >&2; done`
+  const outsider = await spawnProgram([findProgram('sh')!, '-c', script], { cwd: '/' })
+  expect(await outsider.nextLine()).toBe('ready')
+  const manifest = `${dirs.new}/../manifest`
+  for (let turn = 0; turn < 3; turn++) {
+    await move(target.pid, { old: old.path, new: dirs.new }, ['--leave', 'bind', '--overwrite', '--manifest', manifest])
+    expect((await fdmove('undo', manifest, '--max-pause', '20s')).exitCode).toBe(0)
+    rmSync(manifest)
+  }
+  process.kill(outsider.pid, 'SIGTERM')
+  expect(await outsider.ended()).toEqual({ exitCode: 0 })
+  expect(outsider.stderr()).toBe('')
 })
 
 test('with --leave bind, a part of the old storage that the job sees elsewhere leads to the new one too, until undo', async ({
