@@ -3,7 +3,15 @@
 import { lstatSync, statSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
-import { type FdInfo, type InotifyWatch, type Mount, parseFdInfo, parseMaps, printedPath } from '../proc/index.js'
+import {
+  type FanotifyMark,
+  type FdInfo,
+  type InotifyWatch,
+  type Mount,
+  parseFdInfo,
+  parseMaps,
+  printedPath,
+} from '../proc/index.js'
 import type { MountTable } from '../scan/mount-table.js'
 import type { ScanContext } from '../scan/process-holds.js'
 import { locate, relativeOf } from '../scan/storage.js'
@@ -26,9 +34,11 @@ export type HoldReader = {
   obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[]
 }
 
+/** @param destination devices of NEW, as stat(2) and as mountinfo tell it */
 export function createHoldReader(
   { storage, mounts, sockets }: Pick<ScanContext, 'storage' | 'mounts' | 'sockets'>,
   ownTable: MountTable,
+  destination: readonly bigint[],
 ): HoldReader {
   return { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf }
 
@@ -166,7 +176,24 @@ export function createHoldReader(
       )
     if (isPath(fd.link)) found.push(...obstacleOfPlace(pid, `fd ${fd.fd}`, fd, table))
     if (info === undefined) return found
-    if (info.marks.some((mark) => mark.on !== 'mount' && storage.devices.includes(mark.device)))
+    const isMarked = (mark: FanotifyMark, devices: readonly bigint[]) => {
+      const device = mark.on === 'mount' ? mounts.get(mark.mountId)?.device : mark.device
+      return device !== undefined && devices.includes(device)
+    }
+    // While it stands nobody would let us open or read anything there, and we would wait for it for ever.
+    if (
+      info.marks.some(
+        (mark) => (mark.mask & permissionEvents) !== 0 && isMarked(mark, [...storage.devices, ...destination]),
+      )
+    )
+      add(
+        'fanotify',
+        'fanotify',
+        'decides who may open files of OLD or NEW, which it cannot while it stands; stop that program',
+      )
+    else if (
+      info.marks.some((mark) => (mark.on !== 'mount' || !storage.byDirectory) && isMarked(mark, storage.devices))
+    )
       add('fanotify', 'fanotify', 'marks the file system of OLD; stop the program that watches')
     if (
       info.ioUring?.files.some(
@@ -181,6 +208,9 @@ export function createHoldReader(
     return found
   }
 }
+
+/** FAN_OPEN_PERM, FAN_ACCESS_PERM, FAN_OPEN_EXEC_PERM and FAN_PRE_ACCESS: whoever does that waits for an answer. fanotify_mark(2). */
+const permissionEvents = 0x170000
 
 function isIdmapped({ options }: Mount): boolean {
   return options.includes('idmapped')

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // What the kernel is doing for a job just now and that no plan can see in its tables: a thread that waits in the open of
-// a FIFO, asynchronous input and output, a server of OLD itself, a cgroup that is frozen. Looked for before anything is touched.
+// a FIFO, asynchronous input and output, a server of OLD or NEW itself, a cgroup that is frozen. Looked for before anything is touched.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
-import { parseMountinfo } from '../proc/index.js'
+import { fromKernelDevice, type Mount, parseMountinfo } from '../proc/index.js'
 import { findAsynchronousIo } from './asynchronous-io.js'
 import { plantedBreakpoints } from './breakpoints.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
@@ -15,11 +15,16 @@ import type { JobSnapshot, Obstacle } from './snapshot.js'
 import { below, type Storage } from './storage.js'
 
 /** Everything of the kind, before anything is touched. */
-export function findInFlight(from: Storage, snapshot: JobSnapshot): Obstacle[] {
+export function findInFlight(from: Storage, to: Storage, snapshot: JobSnapshot): Obstacle[] {
   const freezers = listFreezers()
   const atRest = snapshot.processes.flatMap(({ pid }) => {
     try {
-      return [...waitingOpens(from, pid), ...servedByItself(from, pid), ...frozen(pid, freezers)]
+      return [
+        ...waitingOpens(from, pid),
+        ...servedByItself('OLD', from, pid),
+        ...servedByItself('NEW', to, pid),
+        ...frozen(pid, freezers),
+      ]
     } catch (error) {
       return gone(error) ?? []
     }
@@ -71,25 +76,27 @@ function openedPath(task: string, tid: number): Buffer | undefined {
   }
 }
 
-/** A FUSE server that is stopped cannot answer what we ask of OLD. */
-function servedByItself(from: Storage, pid: number): Obstacle[] {
-  if (!from.mount.type.startsWith('fuse')) return []
+/** A FUSE server that is stopped cannot answer what we ask of OLD, nor make anything at NEW. */
+function servedByItself(role: 'OLD' | 'NEW', { mount }: Storage, pid: number): Obstacle[] {
+  if (!mount.type.startsWith('fuse')) return []
   const serves = readdirSync(`/proc/${pid}/fd`).find((name) => {
     try {
-      return readlinkSync(`/proc/${pid}/fd/${name}`) === '/dev/fuse'
+      return readlinkSync(`/proc/${pid}/fd/${name}`) === '/dev/fuse' && mayServe(`/proc/${pid}/fdinfo/${name}`, mount)
     } catch {
       return false
     }
   })
   if (serves === undefined) return []
+  const needed = role === 'OLD' ? 'which must run for the copy' : 'which could not answer while it stands'
   return [
-    {
-      pid,
-      kind: 'fuse',
-      what: `fd ${serves} -> /dev/fuse`,
-      why: 'may be the server of OLD itself, which must run for the copy',
-    },
+    { pid, kind: 'fuse', what: `fd ${serves} -> /dev/fuse`, why: `may be the server of ${role} itself, ${needed}` },
   ]
+}
+
+/** Newer kernels tell which connection it is: fuse_dev_show_fdinfo() in fs/fuse/dev.c. */
+function mayServe(fdinfo: string, mount: Mount): boolean {
+  const connection = /^fuse_connection:\t(\d+)$/m.exec(readFileSync(fdinfo, 'latin1'))
+  return connection === null || fromKernelDevice(BigInt(connection[1]!)) === mount.device
 }
 
 /** Threads in a frozen cgroup stop, and run no call of ours. */

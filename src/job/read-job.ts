@@ -29,6 +29,7 @@ import {
   type Obstacle,
   type Workplace,
 } from './snapshot.js'
+import type { Storage } from './storage.js'
 
 const kcmp = { files: 2, fs: 3 } as const
 
@@ -53,7 +54,7 @@ export type JobReader = {
   mappings(process: WalkedProcess): readonly HeldMapping[]
 }
 
-export function createJobReader(from: Buffer): JobReader {
+export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>): JobReader {
   const population = listPopulation()
   const tables = readMountTables(population)
   const ownNamespace = population.mountNamespaceOf.get(process.pid) ?? 0
@@ -69,6 +70,7 @@ export function createJobReader(from: Buffer): JobReader {
   const { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf } = createHoldReader(
     context,
     ownTable,
+    [to.dev, to.mount.device],
   )
 
   const look = (pids: readonly number[]) => native.walkNow(Int32Array.from(pids), filter)

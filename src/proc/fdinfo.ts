@@ -15,11 +15,12 @@ export type InotifyWatch = {
   readonly handle: { readonly type: number; readonly bytes: Buffer } | undefined
 }
 
-/** One mark of a fanotify group: on an inode, on a mount or on a whole file system. */
-export type FanotifyMark =
+/** One mark of a fanotify group: on an inode, on a mount or on a whole file system. `mask`: FAN_* bits. */
+export type FanotifyMark = { readonly mask: number } & (
   | { readonly on: 'inode'; readonly device: bigint; readonly inode: bigint }
   | { readonly on: 'mount'; readonly mountId: number }
   | { readonly on: 'filesystem'; readonly device: bigint }
+)
 
 /** One fd that an epoll instance watches. */
 export type EpollEntry = {
@@ -147,10 +148,11 @@ function parseWatch(line: string): InotifyWatch | undefined {
 function parseMark(line: string): FanotifyMark | undefined {
   const hex = hexPairs(line)
   const [device, inode, mountId] = [hex('sdev'), hex('ino'), hex('mnt_id')]
-  if (mountId !== undefined) return { on: 'mount', mountId: Number(mountId) }
+  const mask = Number(hex('mask') ?? 0)
+  if (mountId !== undefined) return { on: 'mount', mountId: Number(mountId), mask }
   if (device === undefined) return undefined // the line with the flags of the group
-  if (inode === undefined) return { on: 'filesystem', device: fromKernelDevice(device) }
-  return { on: 'inode', device: fromKernelDevice(device), inode }
+  if (inode === undefined) return { on: 'filesystem', device: fromKernelDevice(device), mask }
+  return { on: 'inode', device: fromKernelDevice(device), inode, mask }
 }
 
 function parseEpoll(line: string): EpollEntry | undefined {

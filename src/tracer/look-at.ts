@@ -39,13 +39,13 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   const from = resolveStorage(request.from, 'OLD')
   const to = resolveStorage(request.to, 'NEW')
   assertApart(from, to)
-  const reader = createJobReader(from.path)
+  const reader = createJobReader(from.path, to)
   const own = { tracer: process.pid, command: request.command }
   const first = selectPids(request.select, own, reader.holders)
   for (const pid of first) isTarget(pid) // a process that was not named itself may be none
   const { pids, snapshot, plan } = closure(reader, request, first)
   const passed = passedFds(from, pids)
-  const inFlight = [...findInFlight(from, snapshot), ...passed.obstacles].map((one) => ({
+  const inFlight = [...findInFlight(from, to, snapshot), ...passed.obstacles].map((one) => ({
     code: 'ERR_FDMOVE_HOLD',
     ...one,
   }))

@@ -519,6 +519,35 @@ test('a thread that waits in open() of a FIFO on OLD, a bound socket and a regis
   }
 })
 
+test.for([
+  ['filesystem', 'NEW'],
+  ['mount', 'NEW'],
+  ['mount', 'OLD'],
+] as const)(
+  'a job that is asked who may open files of the %s of %s is refused by name',
+  async ([how, role], { storage, spawnTarget, skip }) => {
+    need({ skip }, 'root', process.getuid?.() === 0, 'only root mounts')
+    const [old, fresh, other] = [await storage('ext4'), await storage('ext4'), await storage('ext4')]
+    writeFileSync(`${old.path}/open`, '')
+    const target = await spawnTarget('odd-holds')
+    const marked = role === 'NEW' ? fresh : old
+    expect(await target.send(`decide ${old.path}/open ${how} ${marked.path}`)).toBe('ok')
+    const result = await tryMove(target.pid, { old: old.path, new: fresh.path })
+    expectRefused(result, 'ERR_FDMOVE_HOLD')
+    expect(result.stderr).toContain('decides who may open files of OLD or NEW')
+    if (role === 'NEW') await move(target.pid, { old: old.path, new: other.path }) // it is not asked there
+  },
+)
+
+test('the server of NEW itself is refused by name', async ({ dirs, spawnTarget, cleanup, skip }) => {
+  need({ skip }, 'fuse', existsSync('/dev/fuse'), '/dev/fuse')
+  const server = await spawnTarget('mute-server', dirs.new, { cwd: dirs.old })
+  cleanup.add('mounts', () => execa('umount', ['--lazy', dirs.new]))
+  const result = await tryMove(server.pid, dirs)
+  expectRefused(result, 'ERR_FDMOVE_HOLD')
+  expect(result.stderr).toContain('may be the server of NEW itself')
+})
+
 test('a buffer that is registered with io_uring while the job is copied is refused as well', async ({
   dirs,
   spawnTarget,

@@ -4,6 +4,7 @@
  *
  *   watch PATH        an inotify watch -> the watch descriptor
  *   mark PATH         a fanotify mark
+ *   decide PATH HOW ON  opens PATH, and is asked about each open of files of the file system or, where HOW is mount, the mount of ON
  *   bind PATH         a listening unix socket and one accepted connection; the name is bound relative to PATH's directory
  *   ring PATH         a file registered with an io_uring, its fd closed
  *   fixed PATH        a page of a private mapping of it registered with an io_uring as a buffer
@@ -112,6 +113,16 @@ static void *live_apart(void *words) {
 
 static void serve(void);
 
+static void *allow_all(void *group_fd) {
+  int group = *(int *)group_fd;
+  struct fanotify_event_metadata event;
+  while (read(group, &event, sizeof event) == sizeof event) {
+    struct fanotify_response response = {.fd = event.fd, .response = FAN_ALLOW};
+    CHECK(write(group, &response, sizeof response) == sizeof response && close(event.fd) == 0);
+  }
+  return NULL;
+}
+
 static void *serve_alone(void *leader) {
   CHECK(pthread_join(*(pthread_t *)leader, NULL) == 0);
   answer("%d", (int)gettid());
@@ -122,7 +133,7 @@ static void *serve_alone(void *leader) {
 static void run(char *line) {
   static char *word[4];
   char *rest = NULL;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
     word[i] = strtok_r(i == 0 ? line : NULL, " ", &rest);
     if (word[i] != NULL) word[i] = strdup(decode(word[i]));
   }
@@ -144,7 +155,15 @@ static void run(char *line) {
     CHECK(pthread_create(&other, NULL, serve_alone, &leader) == 0);
     pthread_exit(NULL);
   }
-  if (IS("mark")) {
+  if (IS("decide")) {
+    static int group;
+    static pthread_t decider;
+    open_or_fail(word[1]);
+    group = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, O_RDONLY | O_CLOEXEC);
+    unsigned how = strcmp(word[2], "mount") == 0 ? FAN_MARK_MOUNT : FAN_MARK_FILESYSTEM;
+    CHECK(group >= 0 && fanotify_mark(group, FAN_MARK_ADD | how, FAN_OPEN_PERM, AT_FDCWD, word[3]) == 0);
+    CHECK(pthread_create(&decider, NULL, allow_all, &group) == 0);
+  } else if (IS("mark")) {
     int group = fanotify_init(FAN_CLASS_NOTIF, 0);
     CHECK(group >= 0 && fanotify_mark(group, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD, word[1]) == 0);
   } else if (IS("bind")) {

@@ -68,13 +68,13 @@ flags:\t02
 mnt_id:\t17
 fanotify flags:0 event-flags:8000
 fanotify ino:20c0e1 sdev:800003 mflags:0 mask:20 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:e1c0
-fanotify mnt_id:1b mflags:0 mask:20 ignored_mask:0
+fanotify mnt_id:1b mflags:0 mask:10020 ignored_mask:0
 fanotify sdev:800003 mflags:0 mask:20 ignored_mask:0
 `)
   expect(info.marks).toEqual([
-    { on: 'inode', device: makeDevice(8n, 3n), inode: 0x20c0e1n },
-    { on: 'mount', mountId: 27 },
-    { on: 'filesystem', device: makeDevice(8n, 3n) },
+    { on: 'inode', device: makeDevice(8n, 3n), inode: 0x20c0e1n, mask: 0x20 },
+    { on: 'mount', mountId: 27, mask: 0x10020 },
+    { on: 'filesystem', device: makeDevice(8n, 3n), mask: 0x20 },
   ])
 })
 
