@@ -159,6 +159,8 @@ export type Native = {
   syscallNumber(name: string): number
   /** For each fd 1 where somebody is to be signalled about it, or a signal was set: F_SETOWN, F_SETSIG. */
   signalling(tid: number, fds: Int32Array): Uint8Array
+  /** For each fd 1 where something can be read from it, or a connection accepted. */
+  readable(tid: number, fds: Int32Array): Uint8Array
   /** The name of an errno. */
   errorName(errno: number): string
   pidfdOpen(pid: number): number

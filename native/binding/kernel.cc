@@ -17,6 +17,7 @@
 #include <linux/limits.h>
 #include <numeric>
 #include <optional>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -132,6 +133,21 @@ Napi::Value signalling(const Napi::CallbackInfo& info) {
     f_owner_ex owner{};
     bool owned = fcntl(*taken, F_GETOWN_EX, &owner) == 0 && owner.pid != 0;
     found[at] = owned || fcntl(*taken, F_GETSIG) > 0 ? 1 : 0;
+    close(*taken);
+  }
+  return found;
+}
+
+/** readable(tid, fds) -> Uint8Array: 1 where poll(2) tells of something to be read, asked about a duplicate of ours. */
+Napi::Value readable(const Napi::CallbackInfo& info) {
+  pid_t tid = static_cast<pid_t>(to_i64(info[0]));
+  auto fds = info[1].As<Napi::Int32Array>();
+  Napi::Uint8Array found = Napi::Uint8Array::New(info.Env(), fds.ElementLength());
+  for (size_t at = 0; at < fds.ElementLength(); at++) {
+    auto taken = take_fd(tid, fds[at]);
+    if (!taken.ok()) continue;
+    pollfd entry{*taken, POLLIN, 0};
+    found[at] = poll(&entry, 1, 0) == 1 ? 1 : 0;
     close(*taken);
   }
   return found;
@@ -339,6 +355,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));
   exports.Set("pidfdOpen", Napi::Function::New(env, pidfd_open, "pidfdOpen"));
+  exports.Set("readable", Napi::Function::New(env, readable, "readable"));
   exports.Set("peekFds", Napi::Function::New(env, peek_fds, "peekFds"));
   exports.Set("pidfdGetfd", Napi::Function::New(env, pidfd_getfd, "pidfdGetfd"));
 }

@@ -3,8 +3,8 @@
 import { closeSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { gone } from './gone.js'
-import type { Obstacle } from './snapshot.js'
-import { below, type Storage } from './storage.js'
+import type { JobSnapshot, Obstacle } from './snapshot.js'
+import { below } from './storage.js'
 
 /** What is on its way to a job: fds on OLD, or fds that cannot be looked at. */
 export type PassedFds = {
@@ -13,15 +13,51 @@ export type PassedFds = {
   readonly warnings: readonly string[]
 }
 
-/** Looks into the sockets of these processes where fds wait: unix(7), `scm_fds` of fdinfo. */
-export function passedFds(from: Storage, pids: readonly number[]): PassedFds {
+/** The unix sockets of one fd table. */
+export type UnixSockets = { readonly pid: number; readonly tid: number; readonly fds: Int32Array }
+
+/**
+ * Where fds may wait for these processes, one after the other: unix(7), `scm_fds` of fdinfo. Tables of OLD may be those of single
+ * threads; a process without any unix socket is left out.
+ */
+export function unixSockets(pids: readonly number[], { tables }: Pick<JobSnapshot, 'tables'>): UnixSockets[] {
+  const pidOf = new Map([
+    ...pids.map((pid) => [pid, pid] as const),
+    ...tables.map(({ pid, tid }) => [tid, pid] as const),
+  ])
+  return [...pidOf].flatMap(([tid, pid]) => {
+    try {
+      const names = readdirSync(`/proc/${tid}/fd`).filter((name) => waitingIn(tid, name) !== undefined)
+      return names.length === 0 ? [] : [{ pid, tid, fds: Int32Array.from(names, Number) }]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
+/** How long fds may take to be received. */
+const patienceMs = 300
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
+
+/** What waits in these sockets, given a while to be received where anything of OLD does. */
+export function passedFdsAtLast(from: Buffer, sockets: readonly UnixSockets[]): PassedFds {
+  const end = performance.now() + patienceMs
+  for (;;) {
+    const passed = passedFds(from, sockets)
+    if (passed.obstacles.length === 0 || performance.now() > end) return passed
+    Atomics.wait(nobodyWakes, 0, 0, 0.2)
+  }
+}
+
+/** What waits in these sockets: those in which nothing at all does are passed over quickly. */
+export function passedFds(from: Buffer, sockets: readonly UnixSockets[]): PassedFds {
   const obstacles: Obstacle[] = []
   const warnings: string[] = []
-  for (const { pid, fd, waiting } of pids.flatMap(socketsWithFds)) {
+  for (const { pid, tid, fd, waiting } of sockets.flatMap(socketsWithFds)) {
     const what = `fd ${fd} -> socket`
-    const seen = peek(pid, fd)
+    const seen = peek(tid, fd)
     for (const path of seen)
-      if (below(from.path, path) !== undefined)
+      if (below(from, path) !== undefined)
         obstacles.push({
           pid,
           kind: 'passed',
@@ -31,39 +67,38 @@ export function passedFds(from: Storage, pids: readonly number[]): PassedFds {
     const unseen = waiting - seen.length
     if (unseen > 0)
       warnings.push(
-        `process ${pid}: ${unseen} fds that wait in ${what} to be received cannot be looked at: any of ${from.path.toString()} stays there`,
+        `process ${pid}: ${unseen} fds that wait in ${what} to be received cannot be looked at: any of ${from.toString()} stays there`,
       )
   }
   return { obstacles, warnings }
 }
 
-type WaitingFds = { readonly pid: number; readonly fd: number; readonly waiting: number }
+type WaitingFds = { readonly pid: number; readonly tid: number; readonly fd: number; readonly waiting: number }
 
-function socketsWithFds(pid: number): WaitingFds[] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).flatMap((name) => {
-      const waiting = waitingIn(`/proc/${pid}`, name)
-      return waiting === 0 ? [] : [{ pid, fd: Number(name), waiting }]
-    })
-  } catch (error) {
-    return gone(error) ?? []
-  }
+function socketsWithFds({ pid, tid, fds }: UnixSockets): WaitingFds[] {
+  const readable = native.readable(tid, fds)
+  return [...fds].flatMap((fd, index) => {
+    const waiting = readable[index] === 0 ? 0 : (waitingIn(tid, `${fd}`) ?? 0)
+    return waiting === 0 ? [] : [{ pid, tid, fd, waiting }]
+  })
 }
 
-function waitingIn(process: string, fd: string): number {
+/** How many fds wait in a unix socket; undefined when it is none. */
+function waitingIn(tid: number, fd: string): number | undefined {
   try {
-    if (!readlinkSync(`${process}/fd/${fd}`).startsWith('socket:')) return 0
-    return Number(/^scm_fds:\s+(\d+)/m.exec(readFileSync(`${process}/fdinfo/${fd}`, 'latin1'))?.[1] ?? 0)
+    if (!readlinkSync(`/proc/${tid}/fd/${fd}`).startsWith('socket:')) return undefined
+    const told = /^scm_fds:\s+(\d+)/m.exec(readFileSync(`/proc/${tid}/fdinfo/${fd}`, 'latin1'))
+    return told === null ? undefined : Number(told[1])
   } catch {
-    return 0 // closed meanwhile, or a name too long to be read: no socket
+    return undefined // closed meanwhile, or a name too long to be read: no socket
   }
 }
 
 /** The names of what waits in a socket; none where that cannot be seen. */
-function peek(pid: number, socket: number): Buffer[] {
+function peek(tid: number, socket: number): Buffer[] {
   let fds: Int32Array
   try {
-    fds = native.peekFds(pid, socket)
+    fds = native.peekFds(tid, socket)
   } catch {
     return []
   }

@@ -37,6 +37,8 @@ const kcmp = { files: 2, fs: 3 } as const
 export type JobReader = {
   /** What these processes hold, which run or stand. Those that have ended are left out. Throws ERR_FDMOVE_PERMISSION. */
   read(pids: readonly number[], moment?: Moment): JobSnapshot
+  /** OLD, absolute and without symbolic links. */
+  readonly path: Buffer
   /** The storage's, as mountinfo names it. */
   readonly fileSystem: string
   /** Whether the job may be asked about what it holds: no question has to wait for a server. */
@@ -85,6 +87,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         return gone(error) ?? []
       }
     },
+    path: storage.path,
     fileSystem: storage.mount.type,
     local: isLocal(storage.path),
     fingerprint: (pids, { walk }, vouched) => native.fingerprint(Int32Array.from(pids), filter, walk, vouched),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Who is to be moved, and what they hold: the selection, followed to its end, with the plan for it.
 import { findInFlight } from '../job/in-flight.js'
-import { passedFds } from '../job/passed-fds.js'
+import { passedFdsAtLast, unixSockets } from '../job/passed-fds.js'
 import { createJobReader, type JobReader } from '../job/read-job.js'
 import { checkTarget, hasEnded, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { findSharers } from '../job/sharers.js'
@@ -44,7 +44,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   const first = selectPids(request.select, own, reader.holders)
   for (const pid of first) isTarget(pid) // a process that was not named itself may be none
   const { pids, snapshot, plan } = closure(reader, request, first)
-  const passed = passedFds(from, pids)
+  const passed = passedFdsAtLast(from.path, unixSockets(pids, snapshot))
   const inFlight = [...findInFlight(from, to, snapshot), ...passed.obstacles].map((one) => ({
     code: 'ERR_FDMOVE_HOLD',
     ...one,

@@ -3,6 +3,7 @@
 import type { Destination, Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
 import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.js'
+import { type UnixSockets, unixSockets } from '../job/passed-fds.js'
 import type { JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
@@ -33,6 +34,8 @@ export type Prepared = {
   readonly directories: readonly Description[]
   readonly watchers: readonly Description[]
   readonly mayStayOpen: ReadonlySet<string>
+  /** In which fds may wait to be received. */
+  readonly sockets: readonly UnixSockets[]
   /** A plan that holds for as long as the fingerprint does. */
   readonly steady: boolean
 }
@@ -63,6 +66,7 @@ export function prepare(
   { session, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'staged' | 'mayAsk' | 'hidden'>,
   snapshot: JobSnapshot,
   io: readonly AsynchronousIo[],
+  sockets: readonly UnixSockets[],
   hiddenFrom: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
@@ -81,7 +85,7 @@ export function prepare(
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
   const special = { directories, watchers, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
-  return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, steady }
+  return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, sockets, steady }
 }
 
 /**
@@ -163,12 +167,16 @@ export function planAnew(context: SwitchTools, pids: readonly number[], deadline
   const snapshot = context.reader.read(pids, 'standing')
   const { plan, io } = planWithIo(context.reader, snapshot)
   context.stageMore(plan, deadlineUs)
-  return prepare(context, snapshot, io)
+  return prepare(context, snapshot, io, unixSockets(pids, snapshot))
 }
 
 /** The same with the tracer as the one who opens for these threads, files and directories. */
-export function openingFor(context: SwitchTools, { snapshot, io }: Prepared, tids: ReadonlySet<number>): Prepared {
-  return prepare(context, snapshot, io, tids)
+export function openingFor(
+  context: SwitchTools,
+  { snapshot, io, sockets }: Prepared,
+  tids: ReadonlySet<number>,
+): Prepared {
+  return prepare(context, snapshot, io, sockets, tids)
 }
 
 export function refuseIfAny(plan: JobPlan): void {

@@ -10,6 +10,7 @@ import { openEngine } from '../engines/open-engine.js'
 import { FdmoveError } from '../errors.js'
 import { childrenOf } from '../job/children.js'
 import { isLocal } from '../job/local.js'
+import { unixSockets } from '../job/passed-fds.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { native } from '../native.js'
 import type { ProgressEvent } from '../options.js'
@@ -234,7 +235,7 @@ function rehearse(
   checkNumberOfMappings(plan.remaps, maxPauseUs, availableParallelism())
   stage(plan, null)
   collectGarbage()
-  const prepared = prepare(context, snapshot, io)
+  const prepared = prepare(context, snapshot, io, unixSockets(pids, snapshot))
   approachMappings(context.session, snapshot)
   native.reserveFds(plan.descriptions.length + plan.inodes.length + spareFds)
 

@@ -4,6 +4,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
+import { passedFds } from '../job/passed-fds.js'
 import { native, type Session } from '../native.js'
 import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
@@ -171,6 +172,16 @@ export function checkQueues(session: Session, { watchers }: Pick<Prepared, 'watc
     const message = `thread ${owner.tid}: inotify fd ${owner.fd} has events that were not read yet; try again when it is idle`
     throw new NotYet(message, 'inotify events had to be read first', { isOver: isRead })
   }
+}
+
+/** Nothing of OLD is on its way from one process to another: who receives it would have what nobody else has any more. NotYet. */
+export function checkPassed(from: Buffer, { sockets }: Pick<Prepared, 'sockets'>): void {
+  const [first] = passedFds(from, sockets).obstacles
+  if (first === undefined) return
+  throw new NotYet(`process ${first.pid}: ${first.what}: ${first.why}`, 'fds on their way had to be received first', {
+    isOver: () => passedFds(from, sockets).obstacles.length === 0,
+    code: 'ERR_FDMOVE_HOLD',
+  })
 }
 
 /**

@@ -18,7 +18,7 @@ import { type Clock, checkDeadline, createClock, nowUs, withPause } from './paus
 import { isAsPrepared, openingFor, type Prepared, planAnew, type SwitchTools } from './prepared.js'
 import { quiesce } from './quiesce.js'
 import { type Ahead, runAhead } from './run-ahead.js'
-import { checkQueues, checkReaders, count, finish, rollback, runUntilCommitted } from './run-programs.js'
+import { checkPassed, checkQueues, checkReaders, count, finish, rollback, runUntilCommitted } from './run-programs.js'
 import { verify } from './verify.js'
 
 /** One that stands. */
@@ -140,6 +140,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     if (context.maxPauseUs > shortPauseUs) ahead?.outcomes()
     checkQueues(session, prepared)
     checkReaders(context, prepared)
+    checkPassed(context.reader.path, prepared)
     clock.mark('rescan')
 
     count(session, 'settle')

@@ -644,6 +644,21 @@ test('a directory that is read all the time is waited for until it has been read
   expect(await target.send('rest')).toBe('300')
 })
 
+test('a job that passes fds to a child all the time has none of them torn apart', async ({ storage, spawnTarget }) => {
+  let [on, left] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('passer', on.path, 2000)
+  let moves = 0
+  for (let turn = 0; turn < 8; turn++) {
+    const result = await tryMove(target.pid, { old: on.path, new: left.path }, ['--tree', '--overwrite'])
+    if (result.exitCode === 0) {
+      ;[on, left] = [left, on]
+      moves++
+    } else expect(result.json).toMatchObject({ targetChanged: false, error: { code: 'ERR_FDMOVE_HOLD' } })
+    expect(await target.send('check')).toBe('ok')
+  }
+  expect(moves).toBeGreaterThan(0)
+})
+
 test('fds on their way that cannot be looked at are warned about', async ({ dirs, spawnTarget }) => {
   writeFileSync(`${dirs.old}/sent`, '')
   const receiver = await spawnTarget('odd-holds')
