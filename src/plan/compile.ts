@@ -179,12 +179,12 @@ function compileUnit(
     if (signalling || (flags & fileFlags.O_ASYNC) !== 0) copySignalling(builder, owner.fd, temporary)
     if ((flagsToOpen({ inode, flags }) & ~fileFlags.O_ASYNC) !== openFlags(flags))
       builder.add('fcntl', [temporary, F_SETFL, flags & statusFlags & ~fileFlags.O_ACCMODE])
+    for (const lock of locks) takeOwnLock(builder, temporary, lock)
     if (inode === undefined || !hasOffset(inode.mode)) continue
     offsets.set(id, builder.operations.length)
     const offset = builder.add('lseek', [owner.fd, 0, SEEK_CUR])
     // The position in a directory is a number that means something at OLD only: the tracer finds the new one.
     if (!isDirectory(inode.mode)) builder.add('lseek', [temporary, offset, SEEK_SET], { expect: { equals: offset } })
-    for (const lock of locks) takeOwnLock(builder, temporary, lock)
   }
   builder.endPhase()
 

@@ -130,6 +130,20 @@ for (const [from, to] of others) {
   })
 }
 
+test('a lock on a FIFO or a device node keeps others out at NEW', async ({ storage, spawnTarget, skip }) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root makes device nodes')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  await execa('mkfifo', [`${old.path}/fifo`])
+  await execa('mknod', [`${old.path}/null`, 'c', '1', '3'])
+  const opened = [`open rw ${old.path}/fifo 10`, 'flock 10', `open rw ${old.path}/null 11`, 'flock 11']
+  const target = await spawnTarget('hold', ...opened)
+  const isLocked = async (path: string) =>
+    (await execa('flock', ['-n', path, 'true'], { reject: false })).exitCode === 1
+  for (const name of ['fifo', 'null']) expect(await isLocked(`${old.path}/${name}`)).toBe(true)
+  await move(target.pid, { old: old.path, new: fresh.path })
+  for (const name of ['fifo', 'null']) expect(await isLocked(`${fresh.path}/${name}`)).toBe(true)
+})
+
 test('a locker that waits outside does not slip in, and is refused as a sharer', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('kinds', 'locks', dirs.old)
   const waiter = await spawnTarget('hold', `open ro ${dirs.old}/flock 10`)
