@@ -18,6 +18,13 @@ namespace {
 /** A thread that has not stopped after this long may be a vfork parent. */
 constexpr uint64_t kPatienceNs = 1'000'000;
 
+/**
+ * One that sleeps after this long and cannot be interrupted may wait for a thread that stands; so may one that runs after the longer
+ * time: the fault of a system call is tried again and again while a signal waits (handle_userfault() in fs/userfaultfd.c).
+ */
+constexpr uint64_t kStandoffNs = 5'000'000;
+constexpr uint64_t kLongStandoffNs = 20'000'000;
+
 /** How long release() waits for a thread that has not stopped yet. */
 constexpr uint64_t kHearOutUs = 20'000;
 
@@ -186,6 +193,21 @@ Status Freezer::handle(Tracee& tracee, const Stop& stop, const Deadline& deadlin
   return Done{};
 }
 
+/** Lets a thread go that stands, to be stopped again later. Yields whether it stood. */
+bool Freezer::postpone(Tracee& tracee, const Deadline& deadline) {
+  // It may stand already and not have been heard yet: its turn comes later.
+  while (!tracee.stopped() && !tracee.gone()) {
+    auto stop = poll_stop(tracee.tid());
+    if (!stop.ok() || stop->kind == StopKind::kRunning) break;
+    (void)handle(tracee, *stop, deadline);
+  }
+  if (!tracee.stopped()) return false;
+  postponed_.push_back(tracee.pid());
+  (void)tracee.release();
+  tracee.mark_gone();
+  return true;
+}
+
 /**
  * A child that shares the memory of `parent`, which waits in vfork for it, is let go and stopped again later.
  * Yields whether there was one.
@@ -196,19 +218,23 @@ bool Freezer::let_vfork_children_go(const Tracee& parent, const Deadline& deadli
     Tracee& tracee = *tracees_[at];
     if (tracee.gone() || tracee.pid() == parent.pid()) continue;
     if (syscall(SYS_kcmp, parent.pid(), tracee.pid(), KCMP_VM, 0, 0) != 0) continue;
-    // It may stand already and not have been heard yet: its turn comes after its parent's.
-    while (!tracee.stopped() && !tracee.gone()) {
-      auto stop = poll_stop(tracee.tid());
-      if (!stop.ok() || stop->kind == StopKind::kRunning) break;
-      (void)handle(tracee, *stop, deadline);
-    }
-    if (!tracee.stopped()) continue;
-    postponed_.push_back(tracee.pid());
-    (void)tracee.release();
-    tracee.mark_gone();
-    any = true;
+    any |= postpone(tracee, deadline);
   }
   return any;
+}
+
+/**
+ * A thread may wait in the kernel, and not be interrupted, for what another thread of the job does: serves its page fault (userfaultfd),
+ * its file system (FUSE) or its system call (seccomp). So all that stand are let go and stopped again when it has come out: it was
+ * interrupted, and stands as soon as it can. Those that were waited for like that stay, as they serve nobody who waits.
+ */
+void Freezer::let_others_go(const Tracee& sleeper, const Deadline& deadline) {
+  for (size_t at = 0; at < tracees_.size(); at++) {  // hearing a stop may add to the list
+    Tracee& tracee = *tracees_[at];
+    if (tracee.gone() || &tracee == &sleeper) continue;
+    if (std::find(sleepers_.begin(), sleepers_.end(), tracee.tid()) == sleepers_.end()) (void)postpone(tracee, deadline);
+  }
+  sleepers_.push_back(sleeper.tid());
 }
 
 /** exec in one thread goes on only when the others, which it ended, have been waited for. */
@@ -222,6 +248,8 @@ void Freezer::reap_siblings(const Tracee& tracee) {
 
 Status Freezer::wait_until_stopped(Tracee& tracee, const Deadline& deadline) {
   uint64_t patience = monotonic_ns() + kPatienceNs;
+  uint64_t began = monotonic_ns();
+  bool alone = false;
   while (!tracee.stopped() && !tracee.gone()) {
     auto stop = wait_stop(tracee.tid(), Deadline{std::min(deadline.ns, patience)});
     if (!stop.ok()) {
@@ -237,7 +265,13 @@ Status Freezer::wait_until_stopped(Tracee& tracee, const Deadline& deadline) {
       if (stop.failure().error != ETIMEDOUT) return stop.failure();
       if (deadline.passed()) return timeout(tracee);
       reap_siblings(tracee);
-      (void)let_vfork_children_go(tracee, deadline);
+      bool vfork = let_vfork_children_go(tracee, deadline);
+      uint64_t waited = monotonic_ns() - began;
+      if (!vfork && !alone && waited > kStandoffNs &&
+          (waited > kLongStandoffNs || task_state(tracee.pid(), tracee.tid()).state == 'D')) {
+        let_others_go(tracee, deadline);
+        alone = true;
+      }
       patience = monotonic_ns() + kPatienceNs;
       continue;
     }
@@ -344,6 +378,7 @@ Status Freezer::release() {
     }
   }
   tracees_.clear();
+  sleepers_.clear();
   if (first) return *first;
   return Done{};
 }

@@ -52,10 +52,13 @@ class Freezer {
   void reap_siblings(const Tracee& tracee);
   void hear_out(Tracee& tracee);
   bool let_vfork_children_go(const Tracee& parent, const Deadline& deadline);
+  bool postpone(Tracee& tracee, const Deadline& deadline);
+  void let_others_go(const Tracee& sleeper, const Deadline& deadline);
   Failure timeout(const Tracee& tracee) const;
 
   std::vector<std::unique_ptr<Tracee>> tracees_;
-  std::vector<pid_t> postponed_;  ///< vfork children to be stopped once their parent stands
+  std::vector<pid_t> postponed_;  ///< processes to be stopped again: vfork children once their parent stands, and whom a sleeper waited for
+  std::vector<pid_t> sleepers_;   ///< threads for which others were let go
 };
 
 }  // namespace fdmove

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { until } from '../helpers/deadline.js'
 import { move, tryMove } from '../helpers/move.js'
 import { threadStates } from '../helpers/proc-state.js'
+import { need } from '../helpers/skip.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -89,4 +90,21 @@ test.for(['vfork', 'posix_spawn'])('a job that runs programs by %s is moved', as
   const before = Number(await target.send('count'))
   await move(target.pid, dirs, ['--tree']) // until its exec, a child shares the log
   await until('more programs run', async () => Number(await target.send('count')) > before)
+})
+
+test('a job of which one thread waits in the kernel for what another one does is stopped, and moved', async ({
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root may serve the faults of system calls')
+  let [on, left] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('faulter', `${on.path}/file`)
+  for (let turn = 0; turn < 5; turn++) {
+    await move(target.pid, { old: on.path, new: left.path }, ['--overwrite'])
+    ;[on, left] = [left, on]
+    expect(await target.send('check')).toBe('ok')
+    const pages = Number(await target.send('pages'))
+    await until('another page', async () => Number(await target.send('pages')) > pages)
+  }
 })
