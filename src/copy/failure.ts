@@ -9,6 +9,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   EFBIG: 'ERR_FDMOVE_CANNOT_HOLD',
   EOVERFLOW: 'ERR_FDMOVE_CANNOT_HOLD',
   ENAMETOOLONG: 'ERR_FDMOVE_CANNOT_HOLD',
+  EMLINK: 'ERR_FDMOVE_CANNOT_HOLD',
   EACCES: 'ERR_FDMOVE_PERMISSION',
   EPERM: 'ERR_FDMOVE_PERMISSION',
   EEXIST: 'ERR_FDMOVE_EXISTS',
@@ -35,6 +36,7 @@ export const moreFiles = "fdmove itself may open no more files: raise its limit 
 
 const advices: Readonly<Record<string, string>> = {
   EMFILE: moreFiles,
+  EMLINK: 'the file has more names (hard links) than the file system of NEW allows',
   // An idmapped mount that has no number for who makes a file, or an owner there that is out of its range. mount_setattr(2).
   EOVERFLOW: 'NEW is an idmapped mount that has no number for this owner: name a plain mount of the same file system',
 }
