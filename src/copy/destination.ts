@@ -145,6 +145,8 @@ export function openDestination(options: DestinationOptions): Destination {
         await passes.verify()
         await passes.converge()
       }
+      // What somebody else copied, and its names, may be in memory only.
+      if (items.all().some(({ staged }) => staged.foreign)) await native.syncFileSystem(directories.root.fd)
       checkBudget(passes.estimate(), budgetUs)
       report()
     } catch (error) {

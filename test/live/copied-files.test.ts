@@ -152,6 +152,28 @@ test('with --copy none the files that are there already are used, when they are 
   expect((await holdState(target)).fds[10]).toMatchObject({ ino: ino.toString(), offset: '5' })
 })
 
+test('with --copy none a copy that was in memory only is on its device when the job lives on it', async ({
+  dirs,
+  spawnTarget,
+  storage,
+  skip,
+}) => {
+  need({ skip }, 'root', isRoot, 'only root may mount')
+  const { path: to } = await storage('ext4', 16)
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/file 10`, 'write 10 hello')
+  await execa('cp', ['-a', `${dirs.old}/file`, `${to}/file`])
+  await move(target.pid, { old: dirs.old, new: to }, ['--copy', 'none'])
+  // What a crash would leave.
+  await execa('cp', ['--sparse=always', `${to}/../image`, `${dirs.new}/image`])
+  mkdirSync(`${dirs.new}/crashed`)
+  await execa('mount', ['-o', 'loop', `${dirs.new}/image`, `${dirs.new}/crashed`])
+  try {
+    expect(readFileSync(`${dirs.new}/crashed/file`, 'utf8')).toBe('hello')
+  } finally {
+    await execa('umount', [`${dirs.new}/crashed`])
+  }
+})
+
 test.for([
   ['is missing', undefined],
   ['has another size', 'hello there'],
