@@ -1,11 +1,25 @@
 // SPDX-License-Identifier: MIT
 // Whatever ends the command or its tracer process, at whatever moment: the job runs on, unmoved or fully moved.
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { startCommand } from '../helpers/command.js'
 import { slowness, until } from '../helpers/deadline.js'
 import { heldBelow, holdState, type Storages, tryMove } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
+import { commandPath } from '../helpers/root.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -97,6 +111,44 @@ test.for(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)(
     }
   },
 )
+
+test('a signal that comes when the job has been moved already does not keep the command from saying so', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('hold', `open rw,creat ${dirs.old}/file 10`)
+  const fifo = `${dirs.new}/../answer`
+  execFileSync('mkfifo', [fifo])
+  const [reader, writer] = [openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), openSync(fifo, 'w')]
+  const full = Buffer.alloc(65536, ' ') // what is said waits for us to read
+  writeSync(reader, full)
+  const answer: Buffer[] = []
+  try {
+    const args = ['--from', dirs.old, '--to', dirs.new, '--pid', String(target.pid), '--json']
+    const command = spawn(process.execPath, [commandPath, ...args], { stdio: ['ignore', writer, 'ignore'] })
+    const ended = once(command, 'exit')
+    await until('the answer', () => readFileSync(`/proc/${command.pid}/syscall`, 'utf8').startsWith(writeToStdout))
+    expect(heldBelow(target.pid, dirs.old)).toEqual([])
+    command.kill('SIGTERM')
+    await until('the whole answer', () => {
+      const part = Buffer.alloc(65536)
+      try {
+        answer.push(part.subarray(0, readSync(reader, part)))
+      } catch {
+        // nothing is there
+      }
+      return command.exitCode !== null || command.signalCode !== null
+    })
+    expect(await ended).toEqual([0, null])
+    expect(JSON.parse(Buffer.concat(answer).toString())).toMatchObject({ ok: true })
+  } finally {
+    closeSync(reader)
+    closeSync(writer)
+  }
+})
+
+/** As /proc/PID/syscall tells a thread that waits in write(1, ...). */
+const writeToStdout = `${process.arch === 'x64' ? 1 : 64} 0x1 `
 
 test('SIGKILL of the tracer process at any time leaves the job whole, and the command says so', async ({
   dirs,
