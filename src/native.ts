@@ -138,6 +138,9 @@ export type Native = {
   waitForDirectIo(fds: Int32Array, milliseconds: number): boolean
   /** The fd becomes a mere handle (O_PATH) on the same file, which is then open for nothing. */
   toPathOnly(fd: number): void
+  /** Whether nobody else has it; it is ours then (flock(2)) until unlockFile(), or the last copy of the fd is closed. */
+  lockFile(fd: number): boolean
+  unlockFile(fd: number): void
   /** The bytes up to the NUL, at most PATH_MAX, in the memory of another process. */
   readString(tid: number, address: bigint): Buffer
   /** VmFlags of smaps(5) of the mappings that begin at these addresses; '' for one that is not there. */

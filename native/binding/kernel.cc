@@ -18,6 +18,7 @@
 #include <numeric>
 #include <optional>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -92,6 +93,20 @@ Napi::Value to_path_only(const Napi::CallbackInfo& info) {
   Failure failure = kernel_failure("dup3");
   close(handle);
   if (moved == -1) return throw_failure(info.Env(), failure);
+  return info.Env().Undefined();
+}
+
+/** lockFile(fd) -> whether nobody else has it; it is ours then (flock(2)) until unlockFile(fd), or the last copy of the fd is closed. */
+Napi::Value lock_file(const Napi::CallbackInfo& info) {
+  int fd = static_cast<int>(to_i64(info[0]));
+  if (flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
+  if (errno == EWOULDBLOCK) return Napi::Boolean::New(info.Env(), false);
+  return throw_failure(info.Env(), kernel_failure("flock"));
+}
+
+/** unlockFile(fd): also where a process that was forked meanwhile has a copy of the fd. */
+Napi::Value unlock_file(const Napi::CallbackInfo& info) {
+  flock(static_cast<int>(to_i64(info[0])), LOCK_UN);
   return info.Env().Undefined();
 }
 
@@ -346,6 +361,8 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("kcmpGroups", Napi::Function::New(env, kcmp_groups, "kcmpGroups"));
   exports.Set("waitForDirectIo", Napi::Function::New(env, wait_for_direct_io, "waitForDirectIo"));
   exports.Set("readString", Napi::Function::New(env, read_string, "readString"));
+  exports.Set("lockFile", Napi::Function::New(env, lock_file, "lockFile"));
+  exports.Set("unlockFile", Napi::Function::New(env, unlock_file, "unlockFile"));
   exports.Set("toPathOnly", Napi::Function::New(env, to_path_only, "toPathOnly"));
   exports.Set("mappingFlags", Napi::Function::New(env, mapping_flags, "mappingFlags"));
   exports.Set("reserveFds", Napi::Function::New(env, reserve_fds, "reserveFds"));

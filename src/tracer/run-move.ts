@@ -29,6 +29,7 @@ import { createRecorder, type Recorder } from './recorder.js'
 import { checkNumberOfMappings } from './remap.js'
 import { openSources, stageMore } from './staging.js'
 import { switchOver, type Thread } from './switch-over.js'
+import { takeTurn } from './turn.js'
 
 /** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
 export async function runMove(request: MoveRequest): Promise<MoveResult> {
@@ -115,11 +116,13 @@ async function moveWith(
   if (how === 'step' || how === 'batch') session.inject(how)
   let moved = false
   let sleepAgain = () => {}
+  let endTurn = () => {}
   try {
     tell({ kind: 'phase', phase: 'copy' })
     const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened, 'running')))
     signal.throwIfAborted()
     tell({ kind: 'phase', phase: 'switch' })
+    endTurn = await takeTurn(job, signal, tell)
     destination.publish()
     const stage = (plan: JobPlan, deadlineUs: number | null) =>
       stageMore(plan, { destination, staged, opened, deadlineUs })
@@ -194,6 +197,8 @@ async function moveWith(
       cause: failure,
       ...(failure.pid === undefined ? {} : { pid: failure.pid }),
     })
+  } finally {
+    endTurn()
   }
 }
 
