@@ -183,6 +183,9 @@ bool is_whole(int links, size_t listed) { return listed > 0 && count_links(links
 
 bool is_gone(int error) { return error == ENOENT || error == ESRCH; }
 
+/** It is we who lack something: what was seen then is a part that must not pass for the whole. */
+bool lacks_something(int error) { return error == EMFILE || error == ENFILE || error == ENOMEM; }
+
 /** What was vouched for of a table, if anything was. */
 const VouchedFds* vouched_of(pid_t tid, const WalkFilter& filter) {
   for (const VouchedFds& table : filter.vouched)
@@ -237,6 +240,7 @@ int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
   std::vector<int>& numbers = walked.numbers;
   int listed = 0;
   std::atomic<bool> gave_way{false};
+  std::atomic<int> lacking{0};
   if (vouched != nullptr) {
     // As many as there were, and each of them is there: then there is no other.
     numbers = vouched->numbers;
@@ -265,14 +269,16 @@ int read_fds(int task, const WalkFilter& filter, WalkedTask& walked) {
         continue;
       }
       if (!infos.valid()) infos.reset(openat(task, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC));
-      if (read_text(infos.get(), name.c_str(), text) == 0) read_info(text, next);
+      int untold = infos.valid() ? read_text(infos.get(), name.c_str(), text) : errno;
+      if (untold == 0) read_info(text, next);
+      if (lacks_something(untold)) lacking = untold;
       mine.push_back(std::move(next));
     }
   });
   for (auto& some : found) std::move(some.begin(), some.end(), std::back_inserter(walked.fds));
   if (gave_way) walked.gave_way = true;
   if (gave_way && vouched != nullptr) walked.refuted = true;
-  return listed;
+  return lacking != 0 ? lacking.load() : listed;
 }
 
 /** Keeps the place of a magic link other than an fd, or nothing. Returns errno or 0. */
@@ -300,10 +306,11 @@ unsigned flags_of(const std::string& stat) {
   return at == std::string::npos ? 0 : static_cast<unsigned>(strtoul(stat.c_str() + at, nullptr, 10));
 }
 
-/** Threads of an open process directory, the leader first. */
-std::vector<pid_t> threads_of(int process, pid_t pid) {
+/** Threads of an open process directory, the leader first; none where they cannot be listed, and `error` is why. */
+std::vector<pid_t> threads_of(int process, pid_t pid, int* error = nullptr) {
   std::vector<pid_t> tids;
   UniqueFd tasks(open_directory(process, "task"));
+  if (!tasks.valid() && error != nullptr) *error = errno;
   if (tasks.valid()) for_each_number(tasks.get(), [&](int tid, const char*) { tids.push_back(tid); });
   auto leader = std::find(tids.begin(), tids.end(), pid);
   if (leader != tids.end()) std::rotate(tids.begin(), leader, leader + 1);
@@ -324,9 +331,13 @@ void walk_own_tables(int process_fd, const std::vector<pid_t>& tids, const WalkF
     char name[32];
     snprintf(name, sizeof name, "task/%d", tid);
     UniqueFd task_fd(openat(process_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!task_fd.valid()) continue;
+    if (!task_fd.valid()) {
+      if (lacks_something(errno)) process.error = errno, process.at = "task";
+      continue;
+    }
     WalkedTask task{.tid = tid, .files = files, .places = places, .cwd = {}, .root = {}, .fds = {}};
-    if (files) read_fds(task_fd.get(), filter, task);
+    int unread = files ? read_fds(task_fd.get(), filter, task) : 0;
+    if (lacks_something(unread)) process.error = unread, process.at = "task";
     if (places) read_places(task_fd.get(), filter, task);
     keep_task(process, std::move(task));
   }
@@ -393,7 +404,9 @@ WalkedProcess walk_once(pid_t pid, const WalkFilter& filter) {
     process.kernel = (flags_of(process.stat) & kKernelThread) != 0;
     if (process.kernel) return process;
     // The leader may have ended with its threads living on: only theirs still tell.
-    tids = threads_of(process_fd.get(), pid);
+    int unlisted = 0;
+    tids = threads_of(process_fd.get(), pid, &unlisted);
+    if (lacks_something(unlisted) && kept_out(unlisted, "task")) return process;
     if (!tids.empty() && tids[0] == pid) tids.erase(tids.begin());
     if (tids.empty()) {
       process.exited = true;
@@ -418,13 +431,17 @@ WalkedProcess walk_once(pid_t pid, const WalkFilter& filter) {
 
   if (tids.empty()) {
     struct stat answer;  // one link for each thread, besides "." and ".."
-    if (fstatat(process_fd.get(), "task", &answer, 0) == 0 && answer.st_nlink > 3) tids = threads_of(process_fd.get(), pid);
+    if (fstatat(process_fd.get(), "task", &answer, 0) == 0 && answer.st_nlink > 3) {
+      int unlisted = 0;
+      tids = threads_of(process_fd.get(), pid, &unlisted);
+      if (lacks_something(unlisted) && kept_out(unlisted, "task")) return process;
+    }
   }
   walk_own_tables(process_fd.get(), tids, filter, process);
 
   if (has_anything(process)) {
-    read_text(process_fd.get(), "stat", process.stat);
-    read_text(process_fd.get(), "status", process.status);
+    for (auto [name, text] : {std::pair{"stat", &process.stat}, std::pair{"status", &process.status}})
+      if (int unread = read_text(process_fd.get(), name, *text); lacks_something(unread) && kept_out(unread, name)) return process;
   } else {
     // It may have ended between one look and the next: then it only seemed to hold nothing.
     char link;

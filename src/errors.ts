@@ -48,6 +48,9 @@ export const errorKinds = {
   ERR_FDMOVE_MANIFEST: 'usage',
 } as const satisfies Record<string, FailureKind>
 
+/** What to do about EMFILE of fdmove's own. */
+export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
+
 export type ErrorCode = keyof typeof errorKinds
 
 export type FdmoveErrorOptions = {

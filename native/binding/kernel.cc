@@ -144,7 +144,11 @@ Napi::Value signalling(const Napi::CallbackInfo& info) {
   Napi::Uint8Array found = Napi::Uint8Array::New(info.Env(), fds.ElementLength());
   for (size_t at = 0; at < fds.ElementLength(); at++) {
     auto taken = take_fd(tid, fds[at]);
-    if (!taken.ok()) continue;
+    if (!taken.ok()) {
+      int error = taken.failure().error;
+      if (error == EMFILE || error == ENFILE || error == ENOMEM) return throw_failure(info.Env(), taken.failure());
+      continue;
+    }
     f_owner_ex owner{};
     bool owned = fcntl(*taken, F_GETOWN_EX, &owner) == 0 && owner.pid != 0;
     found[at] = owned || fcntl(*taken, F_GETSIG) > 0 ? 1 : 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the kernel says while files are copied, as an error for the administrator.
-import { type ErrorCode, errorKinds, FdmoveError } from '../errors.js'
+import { type ErrorCode, errorKinds, FdmoveError, moreFiles } from '../errors.js'
 
 const codes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: 'ERR_FDMOVE_NO_SPACE',
@@ -30,9 +30,6 @@ export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError 
   if (isErrorCode(code)) return new FdmoveError(code, text, { cause })
   return new FdmoveError(codes[code] ?? 'ERR_FDMOVE_COPY', text, { cause })
 }
-
-/** What to do about EMFILE of fdmove's own. */
-export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
 
 const advices: Readonly<Record<string, string>> = {
   EMFILE: moreFiles,

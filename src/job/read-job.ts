@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // From the walk over /proc to a JobSnapshot.
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
-import { FdmoveError } from '../errors.js'
+import { FdmoveError, moreFiles } from '../errors.js'
 import { native, type Vouched, type WalkFilter } from '../native.js'
 import { parseStat, parseStatus } from '../proc/index.js'
 import type { MountTable } from '../scan/mount-table.js'
@@ -115,9 +115,11 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
     const walked = processes.map(unpackProcess)
     for (const { pid, error, at } of walked)
       if (error !== undefined)
-        throw new FdmoveError('ERR_FDMOVE_PERMISSION', `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`, {
-          pid,
-        })
+        throw error === 'EMFILE'
+          ? new FdmoveError('ERR_FDMOVE_COPY', `process ${pid}: ${error}: ${moreFiles}; nothing was moved`, { pid })
+          : new FdmoveError('ERR_FDMOVE_PERMISSION', `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`, {
+              pid,
+            })
     return digest(walked, made)
   }
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { moreFiles } from '../copy/failure.js'
-import { type ErrorCode, errorKinds, FdmoveError } from '../errors.js'
+import { type ErrorCode, errorKinds, FdmoveError, moreFiles } from '../errors.js'
 
 type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly side?: string }
 

@@ -5,6 +5,7 @@ import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
+import { commandPath } from '../helpers/root.js'
 import { expect, test } from '../helpers/test.js'
 
 const accessModes = ['ro', 'wo', 'rw', 'acc3']
@@ -331,4 +332,33 @@ test('a file that was made immutable or append-only since it was opened is moved
   expect(moved.json.processes[0]!.moved.fds).toBe(2)
   const { stdout } = await execa('lsattr', [`${to.path}/done`, `${to.path}/log`])
   expect(stdout.split('\n').map((line) => line.split(' ')[0]!.replaceAll(/[-e]/g, ''))).toEqual(['i', 'a'])
+})
+
+test('where fdmove itself may open too few files, it says so or moves all as it is, and never half', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const fds = Array.from({ length: 20 }, (_, i) => `open rw,creat ${dirs.old}/f${i} ${i + 10}`)
+  const target = await spawnTarget('hold', ...fds)
+  const before = await holdState(target)
+  let [from, to] = [dirs.old, dirs.new]
+  const moveWithin = async (limit: number) => {
+    const args = [commandPath, '--from', from, '--to', to, '--pid', String(target.pid), '--overwrite', '--json']
+    const budgets = ['--max-pause', '20s', '--stop-timeout', '20s']
+    const result = await execa('prlimit', [`--nofile=${limit}`, process.execPath, ...args, ...budgets], {
+      reject: false,
+    })
+    const state = await holdState(target)
+    expect(withoutIdentity(state), `${limit} fds: ${result.stdout}`).toEqual(withoutIdentity(before))
+    if (result.exitCode === 0) [from, to] = [to, from]
+    else expect(result.stdout + result.stderr).toMatch(/EMFILE/)
+    return result.exitCode === 0
+  }
+  let [tooFew, enough] = [40, 200]
+  while (enough - tooFew > 1) {
+    const limit = (tooFew + enough) >> 1
+    if (await moveWithin(limit)) enough = limit
+    else tooFew = limit
+  }
+  for (let limit = tooFew - 6; limit < enough + 3; limit++) await moveWithin(limit)
 })
