@@ -41,7 +41,7 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
               offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
               offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
-              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
+              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED && offsetof(BatchControl, look_after) == FDMOVE_CONTROL_LOOK_AFTER && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
               offsetof(BatchControl, gate_at) == FDMOVE_CONTROL_GATE_AT &&
               offsetof(BatchControl, home) == FDMOVE_CONTROL_HOME);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
@@ -233,8 +233,18 @@ Status Batch::go(Entry entry) {
 Status Batch::run_window() {
   if (!placed_) FDMOVE_TRY(place_table(*table_));
   if (done_ == first_ + count_ && done_ < end_) FDMOVE_TRY(place_window(done_));
+  if (look_after_ && end_ <= first_ + count_) {
+    FDMOVE_TRY(prepare_look(false));
+    FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_AFTER, 1));
+  }
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(std::min(end_, first_ + count_))));
   return go(Entry::kRun);
+}
+
+Status Batch::prepare_look(bool signals) {
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
+  return write_control(FDMOVE_CONTROL_LOOKED, 0);
 }
 
 void Batch::note_running(bool running) {
@@ -263,9 +273,10 @@ void Batch::hurry() const {
   (void)setpriority(PRIO_PROCESS, static_cast<id_t>(tid_), kHurriedNice);
 }
 
-Status Batch::begin(size_t end) {
+Status Batch::begin(size_t end, bool look_after) {
   if (tid_ == 0 || stuck_) return lost();
   keep_off_this_processor();
+  look_after_ = look_after;
   end_ = std::min(end, program_->operations.size());
   note_running(true);
   return run_window();
@@ -276,9 +287,8 @@ Status Batch::begin_look(bool signals) {
   keep_off_this_processor();
   end_ = done_;
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_END, operation_at(done_)));
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOKED, 0));
+  look_after_ = false;
+  FDMOVE_TRY(prepare_look(signals));
   note_running(true);
   return go(Entry::kLook);
 }

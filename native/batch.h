@@ -33,6 +33,7 @@ struct BatchControl {
   RemoteAddress look_out = 0;
   uint64_t look_signals = 0;
   uint64_t looked = 0;
+  uint64_t look_after = 0;
   uint64_t guest = 0;
   RemoteAddress gate_at = 0;
   arch::Home home{};
@@ -93,8 +94,11 @@ class Batch {
    */
   Status start(const Deadline& deadline);
 
-  /** Lets the thread run from where it stands up to operation `end`, and returns at once. */
-  Status begin(size_t end);
+  /**
+   * Lets the thread run from where it stands up to operation `end`, and returns at once. With `look_after` it has looked at the fds
+   * that the program names, and at their offsets, when that is complete and nothing failed.
+   */
+  Status begin(size_t end, bool look_after = false);
   /** Lets it look at the fds that the program names, between two parts: at who is signalled about them, or at the offset. */
   Status begin_look(bool signals);
   /** Lets it go on from the look that was begun, without a stop, up to operation `end`. */
@@ -167,6 +171,7 @@ class Batch {
   Status place_window(size_t first);
   Status go(Entry entry);
   Status run_window();
+  Status prepare_look(bool signals);
   Status end_part(const Deadline& deadline);
   void note_running(bool running);
   void keep_off_this_processor() const;
@@ -199,6 +204,7 @@ class Batch {
   size_t end_ = 0;
   pid_t tid_ = 0;  ///< of our thread; 0: there is none
   bool placed_ = false;   ///< the operations are in the table
+  bool look_after_ = false;  ///< the part that was begun
   bool running_ = false;  ///< a part was begun, and nobody has waited for its end
   bool failed_ = false;
   bool born_ = false;  ///< it has left its first stop

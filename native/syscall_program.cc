@@ -87,6 +87,7 @@ Status ProgramRunner::load_all(const std::vector<ProgramRunner*>& runners, const
     runner.results_.clear();
     runner.looks_.clear();
     runner.looking_ = false;
+    runner.has_looked_ = false;
     runner.followed_ = false;
     runner.begun_ = 0;
     runner.scratch_.push_back(std::make_unique<Scratch>());
@@ -210,14 +211,16 @@ Result<arch::SyscallArgs> ProgramRunner::resolve(const Call& call) const {
   return args;
 }
 
-Status ProgramRunner::begin(size_t end, const Deadline&) {
+Status ProgramRunner::begin(size_t end, const Deadline&, bool look_after) {
   if (program_ == nullptr) return refusal("ERR_FDMOVE_INTERNAL", "no program is loaded");
   end_ = std::min(end, program_->operations.size());
+  has_looked_ = false;
+  look_after_ = look_after && can_look();
   if (batch() == nullptr || end_ <= results_.size()) return Done{};
   begun_ = results_.size() + faults_->pass(end_ - results_.size());
   if (begun_ == results_.size()) return Done{};
   FDMOVE_TRY(close_in_ranges());
-  return batch()->begin(begun_);
+  return batch()->begin(begun_, look_after_ && begun_ == end_);
 }
 
 /** Where the part that begins closes many fds in a row, their numbers mostly are: then some calls do. */
@@ -267,7 +270,8 @@ Status ProgramRunner::begin_look(bool signals) {
   looks_.clear();
   looking_ = true;
   followed_ = false;
-  return batch()->begin_look(signals);
+  has_looked_ = has_looked_ && !signals;
+  return has_looked_ ? Status{Done{}} : batch()->begin_look(signals);
 }
 
 Status ProgramRunner::begin_after_look(size_t end) {
@@ -280,7 +284,7 @@ Status ProgramRunner::begin_after_look(size_t end) {
 
 Status ProgramRunner::end_look(const Deadline& deadline) {
   if (!std::exchange(looking_, false)) return Done{};
-  FDMOVE_TRY(followed_ ? batch()->await_look(deadline) : batch()->complete(deadline));
+  if (!has_looked_) FDMOVE_TRY(followed_ ? batch()->await_look(deadline) : batch()->complete(deadline));
   auto looks = batch()->looks();
   if (!looks.ok()) return looks.failure();
   looks_ = std::move(*looks);
@@ -307,6 +311,7 @@ Result<Outcome> ProgramRunner::complete_batch(const Deadline& deadline) {
         outcome.failed_at = static_cast<int>(results_.size()) - 1;
         return outcome;
       }
+      has_looked_ = look_after_ && results_.size() == end_;
     }
     if (results_.size() == end_) break;
     faults_->strike();
@@ -325,7 +330,7 @@ Result<Outcome> ProgramRunner::complete_batch(const Deadline& deadline) {
       return outcome;
     }
     results_.push_back(-EIO);
-    FDMOVE_TRY(begin(end_, deadline));
+    FDMOVE_TRY(begin(end_, deadline, look_after_));
   }
   return outcome;
 }
@@ -469,7 +474,9 @@ Status ProgramRunner::finish_all(const std::vector<ProgramRunner*>& runners, con
       Scratch& scratch = *runner->scratch_.back();
       auto free = runner->end_batch(scratch, deadline);
       if (!free.ok()) failure.note(free.failure());
-      else if (*free && scratch.size > 0) calls.push_back({runner->tracee_, SYS_munmap, {scratch.address, scratch.size}});
+      bool last = runner->scratch_.size() == 1 && !runner->tracee_->has_refuge();
+      if (free.ok() && *free && scratch.size > 0)
+        calls.push_back({runner->tracee_, SYS_munmap, {scratch.address, scratch.size}, last});
       runner->scratch_.pop_back();
     }
     auto results = Tracee::inject_together(calls, deadline);

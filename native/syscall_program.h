@@ -100,9 +100,10 @@ class ProgramRunner {
   /**
    * Runs the operations from where the last part ended up to `end`. Error: could not inject at all. An operation that
    * does not meet its expectation is no error here but an Outcome. In two halves, so that several processes run at the
-   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise.
+   * same time: begin() starts a batch, complete() waits for it, or does everything stepwise. With `look_after` a batch that can
+   * look has done so by then, and begin_look() without signals has nothing left to do.
    */
-  Status begin(size_t end, const Deadline& deadline);
+  Status begin(size_t end, const Deadline& deadline, bool look_after = false);
   Result<Outcome> complete(const Deadline& deadline);
   Result<Outcome> run(size_t end, const Deadline& deadline) {
     FDMOVE_TRY(begin(end, deadline));
@@ -190,6 +191,8 @@ class ProgramRunner {
   size_t end_ = 0;    ///< of the part that was begun
   size_t begun_ = 0;  ///< as much of it as the batch was sent to do; a call that is made to fail ends it early
   bool faulty_ = false;  ///< the next call is to be taken for one that failed
+  bool look_after_ = false;  ///< the part that was begun is to end with a look
+  bool has_looked_ = false;  ///< it has, and nothing was run since
   bool looking_ = false;  ///< a look was begun
   bool followed_ = false;  ///< and what comes after it
   std::vector<BatchLook> looks_;

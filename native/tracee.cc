@@ -188,8 +188,8 @@ Status Tracee::begin_call(long nr, const arch::SyscallArgs& args, const Deadline
   return ended_badly(injection_.begin(tid_, nr, with_birth, landing_->clone()));
 }
 
-Status Tracee::enter_call(const Deadline& deadline, const Birth* birth) {
-  return ended_badly(injection_.enter(tid_, deadline, birth));
+Status Tracee::enter_call(const Deadline& deadline, const Birth* birth, bool last) {
+  return ended_badly(injection_.enter(tid_, deadline, birth, last));
 }
 
 Result<long> Tracee::end_call(const Deadline& deadline, Birth* birth) {
@@ -222,7 +222,7 @@ std::vector<Result<long>> Tracee::inject_together(const std::vector<Call>& calls
     }
   };
   all([&](const Call& call) { return call.tracee->begin_call(call.nr, call.args, deadline); });
-  all([&](const Call& call) { return call.tracee->enter_call(deadline); });
+  all([&](const Call& call) { return call.tracee->enter_call(deadline, nullptr, call.last); });
   for (size_t at = 0; at < calls.size(); at++)
     if (results[at].ok()) results[at] = calls[at].tracee->end_call(deadline);
   for (size_t at = 0; at < calls.size(); at++)

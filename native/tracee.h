@@ -70,6 +70,8 @@ class Tracee {
     Tracee* tracee;
     long nr;
     arch::SyscallArgs args;
+    /** Of its injection, and cut short by nothing but a death: its end is to come next, and needs one stop less. */
+    bool last = false;
   };
 
   /**
@@ -130,7 +132,7 @@ class Tracee {
   Status prepare_landing();
   // A call in three parts: each waits for what the one before it began. One that fails ends the call.
   Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline, const Birth* birth = nullptr);
-  Status enter_call(const Deadline& deadline, const Birth* birth = nullptr);
+  Status enter_call(const Deadline& deadline, const Birth* birth = nullptr, bool last = false);
   Result<long> end_call(const Deadline& deadline, Birth* birth = nullptr);
   Result<long> inject_once(long nr, const arch::SyscallArgs& args, const Deadline& deadline, Birth* birth = nullptr);
   Result<long> inject_with_room(long nr, const arch::SyscallArgs& args, const Deadline& deadline);

@@ -28,8 +28,11 @@ export type Session = {
   loadMany(tids: Int32Array, programs: Int32Array, deadlineUs: number): void
   /** Runs its program from where it stands up to operation `end`. */
   run(tid: number, end: number, deadlineUs: number): PartOutcome
-  /** The same for several threads, at the same time; throws the first failure when all have ended. */
-  runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly PartOutcome[]
+  /**
+   * The same for several threads, at the same time; throws the first failure when all have ended. With `lookAfter` those that can
+   * have looked at their fds by then: beginLook() finds it done.
+   */
+  runMany(tids: Int32Array, ends: Int32Array, deadlineUs: number, lookAfter?: boolean): readonly PartOutcome[]
   /**
    * Has programs that have just been loaded look at the fds that they name (Program.looks), as far as they are batches, and
    * sends them off to their ends, while the caller does other things. Yields how many fds the tables of these have. Where there is

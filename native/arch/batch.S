@@ -7,7 +7,7 @@
  *   run     the next part: from AT to END, or to the first operation that does not meet its expectation
  *   undo    the undo calls of all operations before AT that did not fail, the last one first; that an fd is closed already
  *           is no failure
- *   look    asks for the fds that are to be looked at, and goes on with run
+ *   look    asks for the fds that are to be looked at, and goes on with run; LOOK_AFTER: run goes there when it is through
  *   leave   the thread ends; a guest goes home, to the registers in the control block, when the gate is open
  *   shelter where any other thread of the job stands while the new fds are put in place: should the tracer die, it waits there
  *           until the gate opens, when all is taken back or complete, and goes home

@@ -117,6 +117,12 @@ fdmove_batch_\name:
 .Lthrough:
     ldr     x9, [x19, #FDMOVE_CONTROL_ALONE]
     cbnz    x9, fdmove_batch_leave
+    ldr     x9, [x19, #FDMOVE_CONTROL_LOOK_AFTER]
+    cbz     x9, .Lstands
+    str     xzr, [x19, #FDMOVE_CONTROL_LOOK_AFTER]
+    ldr     x9, [x19, #FDMOVE_CONTROL_FAILED]
+    cbz     x9, fdmove_batch_look
+.Lstands:
     mov     x9, #FDMOVE_STATE_WAITING
     add     x10, x19, #FDMOVE_CONTROL_STATE
     stlr    x9, [x10]

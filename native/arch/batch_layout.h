@@ -47,10 +47,11 @@
 #define FDMOVE_CONTROL_LOOK_OUT 112 /* a BatchLook for each */
 #define FDMOVE_CONTROL_LOOK_SIGNALS 120 /* at who is signalled, in place of the offset */
 #define FDMOVE_CONTROL_LOOKED 128       /* the look is over */
-#define FDMOVE_CONTROL_GUEST 136        /* it runs on a thread of the job, which goes home when it leaves: */
-#define FDMOVE_CONTROL_GATE_AT 144      /* address of the gate that it counts down when it leaves */
-#define FDMOVE_CONTROL_HOME 152         /* a BatchHome */
-#define FDMOVE_CONTROL_SIZE 344
+#define FDMOVE_CONTROL_LOOK_AFTER 136   /* when the part that runs is through: a look as well */
+#define FDMOVE_CONTROL_GUEST 144        /* it runs on a thread of the job, which goes home when it leaves: */
+#define FDMOVE_CONTROL_GATE_AT 152      /* address of the gate that it counts down when it leaves */
+#define FDMOVE_CONTROL_HOME 160         /* a BatchHome */
+#define FDMOVE_CONTROL_SIZE 352
 
 /* BatchGate, right behind: what threads of the job that have gone into their shelters wait for, and what they tell */
 #define FDMOVE_GATE_CLOSED 0   /* so many batches are under way; 32 bits, a futex */

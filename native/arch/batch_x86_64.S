@@ -156,6 +156,12 @@ fdmove_batch_\name:
 .Lthrough:
     cmp     qword ptr [rbx + FDMOVE_CONTROL_ALONE], 0
     jne     fdmove_batch_leave
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_LOOK_AFTER], 0
+    je      .Lstands
+    mov     qword ptr [rbx + FDMOVE_CONTROL_LOOK_AFTER], 0
+    cmp     qword ptr [rbx + FDMOVE_CONTROL_FAILED], 0
+    je      fdmove_batch_look
+.Lstands:
     mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_WAITING
     mov     r15d, FDMOVE_NAPS
 .Lwait:

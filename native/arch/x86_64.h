@@ -165,15 +165,17 @@ class Injection {
     return ptrace_request::to_syscall(tid);
   }
 
-  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth) {
+  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth, bool last) {
     FDMOVE_TRY(await_syscall_stop(tid, deadline));
     // A new thread begins with the registers that its maker has inside the call.
     if (birth != nullptr) FDMOVE_TRY(move_inside_call(tid, birth->starts_at));
+    parks_ = last;
+    if (parks_) return ptrace_request::cont_to_event_stop(tid);
     return ptrace_request::to_syscall(tid);
   }
 
   Result<long> end(pid_t tid, const Deadline& deadline, Birth* birth) {
-    FDMOVE_TRY(await_syscall_stop(tid, deadline, birth));
+    FDMOVE_TRY(parks_ ? wait_for_event_stop(tid, deadline) : await_syscall_stop(tid, deadline, birth));
     Registers registers{};
     auto length = ptrace_request::get_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
     if (!length.ok()) return length.failure();
@@ -181,18 +183,20 @@ class Injection {
   }
 
   /**
-   * Gives the thread its registers back and parks it in a new event stop.
+   * Gives the thread its registers back and parks it in a new event stop, unless the last call has done that.
    * INTERRUPT comes first: from then on a death of the tracer makes the kernel handle the restart itself.
    */
   Status begin_close(pid_t tid, uint64_t signal_mask, const Deadline&) {
-    FDMOVE_TRY(ptrace_request::interrupt(tid));
+    if (!parks_) FDMOVE_TRY(ptrace_request::interrupt(tid));
     FDMOVE_TRY(ptrace_request::set_signal_mask(tid, signal_mask));
     FDMOVE_TRY(ptrace_request::set_regset(tid, NT_PRSTATUS, &restored_, sizeof restored_));
-    return ptrace_request::cont(tid);
+    return parks_ ? Status{Done{}} : ptrace_request::cont(tid);
   }
 
   /** Waits until it is parked. */
-  Status end_close(pid_t tid, const Deadline& deadline) { return wait_for_event_stop(tid, deadline); }
+  Status end_close(pid_t tid, const Deadline& deadline) {
+    return std::exchange(parks_, false) ? Status{Done{}} : wait_for_event_stop(tid, deadline);
+  }
 
  private:
   static Status move_inside_call(pid_t tid, uint64_t address) {
@@ -205,6 +209,7 @@ class Injection {
 
   Registers restored_{};
   uint64_t gadget_ = 0;
+  bool parks_ = false;  ///< the last call ends in an event stop
 };
 
 }  // namespace fdmove::arch

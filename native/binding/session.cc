@@ -172,7 +172,10 @@ class Session : public Napi::ObjectWrap<Session> {
     return to_object(env, *outcome);
   }
 
-  /** runMany(tids, ends, deadlineUs) -> outcomes. Programs run at the same time, some at a time; the first failure is thrown at the end. */
+  /**
+   * runMany(tids, ends, deadlineUs, lookAfter) -> outcomes. Programs run at the same time, some at a time; the first failure is
+   * thrown at the end.
+   */
   Napi::Value run_many(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     auto tids = info[0].As<Napi::Int32Array>();
@@ -185,7 +188,7 @@ class Session : public Napi::ObjectWrap<Session> {
       for (size_t at = from; at < std::min(from + kAtATime, tids.ElementLength()) && !first; at++) {
         ProgramRunner* on = runner(tids[at]);
         Status status = on == nullptr ? Status{Failure{ESRCH, "runMany", Side::kTracer, tids[at]}}
-                                      : on->begin(static_cast<size_t>(ends[at]), end);
+                                      : on->begin(static_cast<size_t>(ends[at]), end, info[3].ToBoolean());
         if (status.ok()) begun.push_back(on);
         else first = status.failure();
       }

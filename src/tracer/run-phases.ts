@@ -25,9 +25,14 @@ export function tidsOf(programs: readonly UnitProgram[]): Int32Array {
   return Int32Array.from(programs, ({ unit }) => unit.tid)
 }
 
-/** Runs a phase in all units at the same time; the outcomes are in their order. */
-export function runAll(session: Session, programs: readonly UnitProgram[], phase: Phase): PhaseOutcome[] {
-  return outcomesOf(programs, session.runMany(tidsOf(programs), endsOf(programs, phase), callDeadlineUs))
+/** Runs a phase in all units at the same time; the outcomes are in their order. `lookAfter`: what comes next is to look at the fds. */
+export function runAll(
+  session: Session,
+  programs: readonly UnitProgram[],
+  phase: Phase,
+  lookAfter = false,
+): PhaseOutcome[] {
+  return outcomesOf(programs, session.runMany(tidsOf(programs), endsOf(programs, phase), callDeadlineUs, lookAfter))
 }
 
 export function endsOf(programs: readonly UnitProgram[], phase: Phase): Int32Array {

@@ -92,7 +92,7 @@ export function runUntilCommitted(
     checkDeadline(deadlineUs)
     session.shelter()
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
-    for (const outcome of runAll(session, programs, 'commit')) must(outcome)
+    for (const outcome of runAll(session, programs, 'commit', true)) must(outcome)
     return undefined
 
     /** Our fd on a new description. */

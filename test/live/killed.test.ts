@@ -259,6 +259,25 @@ test.describe('SIGKILL of the tracer at each of its calls', () => {
     ).toBeGreaterThan(5)
   })
 
+  // Where that leaves its files is another matter.
+  test.skipIf(process.arch !== 'x64')(
+    'leaves a thread that makes call by call every register',
+    async ({ dirs, spawnTarget }) => {
+      let n = 0
+      for (let exitCode: number | undefined = 1; exitCode !== 0; ++n) {
+        const target = await spawnTarget('registers', `${dirs.old}/log`, n % 2 === 0 ? 'spinning' : 'parked')
+        const env = { FDMOVE_TEST_DIE_AT: String(n + 1), FDMOVE_INJECT: 'step' }
+        const moved = await tryMove(target.pid, dirs, ['--max-pause', '20s', '--overwrite'], env)
+        exitCode = moved.exitCode
+        await until('the release of the job', () => procState(target.pid).tracerPid === 0)
+        expect(await target.send('check'), `n = ${n + 1}`).toBe('ok')
+        await target.end()
+        empty(dirs)
+      }
+      expect(n).toBeGreaterThan(8)
+    },
+  )
+
   test('leaves a job with a mapping and many signals running', async ({ dirs, spawnTarget }) => {
     const target = await spawnTarget('ticking-map', `${dirs.old}/mapped`)
     const check = async () => expect(await target.send('check')).toMatch(/^ok /)
