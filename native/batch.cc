@@ -526,7 +526,6 @@ bool Batch::undone_alone() const {
   return last.ok() && last->alone != 0 && first_ == 0 && last->at == last->first && last->undo_error == 0;
 }
 
-/** A part that nobody has waited for comes to its end first; what became of it does not matter any more. */
 Status Batch::end_part(const Deadline& deadline) {
   if (!running_) return Done{};
   Status ended = complete(deadline);

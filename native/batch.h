@@ -112,6 +112,9 @@ class Batch {
    */
   Status complete(const Deadline& deadline);
 
+  /** A part that nobody has waited for comes to its end first; what became of it does not matter any more. */
+  Status end_part(const Deadline& deadline);
+
   /** Leaves the next operation out, which then has this result. */
   Status skip(long result);
 
@@ -172,7 +175,6 @@ class Batch {
   Status go(Entry entry);
   Status run_window();
   Status prepare_look(bool signals);
-  Status end_part(const Deadline& deadline);
   void note_running(bool running);
   void keep_off_this_processor() const;
   void hurry() const;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "shelter.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -16,6 +17,15 @@ static_assert(sizeof(BatchGate) == FDMOVE_GATE_SIZE && offsetof(BatchGate, close
               offsetof(BatchGate, orphaned) == FDMOVE_GATE_ORPHANED);
 static_assert(sizeof(arch::Home) == FDMOVE_HOME_SIZE);
 
+namespace {
+
+/** In so many threads of a process it is looked whether their calls are caught, before it is looked in all. */
+constexpr size_t kAskedFirst = 8;
+
+bool is_dispatched(const Tracee* thread) { return thread->is_dispatched(); }
+
+}  // namespace
+
 arch::Home place_home(arch::Home home, RemoteAddress at, RemoteAddress gate) {
   char* bytes = reinterpret_cast<char*>(home.data());
   const RemoteAddress leap = at + FDMOVE_HOME_LEAP;
@@ -26,13 +36,14 @@ arch::Home place_home(arch::Home home, RemoteAddress at, RemoteAddress gate) {
 }
 
 Status Shelters::take_in(const std::vector<Tracee*>& threads, const Place& place) {
+  // Threads that come to emulate a program one after the other: where none of the first does, none does.
+  const size_t asked = std::min(threads.size(), kAskedFirst);
+  const bool dispatched = std::any_of(threads.begin(), threads.begin() + static_cast<ptrdiff_t>(asked), is_dispatched);
   std::vector<arch::Home> homes;
   auto at = [&](size_t index) { return place.homes + size_for(index); };
   for (Tracee* thread : threads) {
-    if (thread->gone() || thread->has_refuge()) continue;
-    auto may = thread->prepare_shelter();
-    if (!may.ok()) return may.failure();
-    if (!*may) continue;
+    if (thread->gone() || thread->has_refuge() || (dispatched && is_dispatched(thread))) continue;
+    FDMOVE_TRY(thread->leave_critical_section());
     homes.push_back(place_home(thread->home(), at(homes.size()), place.gate));
     threads_.push_back(thread);
   }

@@ -37,7 +37,7 @@ class Shelters {
   /** Takes these in. Left out are guests of a batch, and threads under syscall user dispatch, which could make no call there. */
   Status take_in(const std::vector<Tracee*>& threads, const Place& place);
 
-  /** All have the registers and the signal mask again that they came with. */
+  /** All have the registers again that they came with. */
   Status let_out();
 
  private:

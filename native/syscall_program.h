@@ -140,6 +140,9 @@ class ProgramRunner {
   /** Reads from a datum, e.g. what recvmsg left there. */
   Result<std::string> read_datum(size_t index, size_t size) const;
 
+  /** Nobody will ask what became of a part that was begun: it comes to its end, and the thread stands again. */
+  Status stand(const Deadline& deadline) { return batch() == nullptr ? Status{Done{}} : batch()->end_part(deadline); }
+
   /** Runs the undo calls. The first that fails is told, but all are tried. */
   Status rollback(const Deadline& deadline);
   /** What was done stays, even if the tracer dies now: the rest of a batch is then run without it. */

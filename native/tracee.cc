@@ -77,6 +77,7 @@ Status Tracee::take_registers(const Deadline& deadline) {
  * counter was elsewhere, so that the kernel forgot the sequence. It goes on where the kernel would have sent it.
  */
 Status Tracee::leave_critical_section() {
+  if (arch::interrupted_syscall(registers_) != -1) return Done{};  // there is no call in a sequence
   RseqConfiguration configuration{};
   if (ptrace(kGetRseqConfiguration, tid_, sizeof configuration, &configuration) < 0 || configuration.address == 0) return Done{};
   uint64_t pointer = 0;
@@ -115,12 +116,10 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   bool suspended = ptrace_request::set_options(tid_, kTraceOptions | kSuspendSeccomp).ok();
   if (!suspended && is_filtered(tid_))
     return refusal("ERR_FDMOVE_SECCOMP", "it has a seccomp filter that could kill it for a call of ours, and that may not be suspended from here", tid_);
-  if (!sheltered_) {
-    auto mask = ptrace_request::signal_mask(tid_);
-    if (!mask.ok()) return mask.failure();
-    signal_mask_ = *mask;
-    FDMOVE_TRY(leave_critical_section());
-  }
+  auto mask = ptrace_request::signal_mask(tid_);
+  if (!mask.ok()) return mask.failure();
+  signal_mask_ = *mask;
+  FDMOVE_TRY(leave_critical_section());
   if (!landing_) landing_ = Landing::build(tid_);
   if (landing_ && !prepare_landing().ok()) landing_.reset();
   auto gadget = landing_ ? Result<RemoteAddress>(landing_->call()) : find_syscall_instruction(tid_);
@@ -260,23 +259,16 @@ Status Tracee::enter_refuge(const Refuge& refuge) {
   return arch::send_to(tid_, refuge.code, refuge.control);
 }
 
-Result<bool> Tracee::prepare_shelter() {
+bool Tracee::is_dispatched() const {
   SyscallUserDispatch found;
-  if (ptrace(kGetDispatch, tid_, sizeof found, &found) == 0 && found.mode != 0) return false;
-  auto mask = ptrace_request::signal_mask(tid_);
-  // One that was killed just now needs no shelter.
-  if (!mask.ok() && mask.failure().error == ESRCH) return false;
-  if (!mask.ok()) return mask.failure();
-  signal_mask_ = *mask;
-  // No call is made inside a sequence.
-  if (arch::interrupted_syscall(registers_) == -1) FDMOVE_TRY(leave_critical_section());
-  return true;
+  return ptrace(kGetDispatch, tid_, sizeof found, &found) == 0 && found.mode != 0;
 }
 
 Status Tracee::enter_shelter(const Refuge& refuge) {
+  refuge_ = refuge;
   sheltered_ = true;
-  Status entered = enter_refuge(refuge);
-  if (entered.ok()) entered = ptrace_request::set_signal_mask(tid_, kAllSignals);
+  if (landing_) FDMOVE_TRY(landing_->lead({refuge.code, refuge.control}));
+  Status entered = arch::send_from(tid_, registers_, refuge.code, refuge.control);
   return entered.ok() || entered.failure().error != ESRCH ? entered : Status{Done{}};
 }
 
@@ -284,8 +276,7 @@ Status Tracee::leave_shelter() {
   if (!std::exchange(sheltered_, false)) return Done{};
   refuge_.reset();
   if (injecting_ || gone_) return Done{};  // it gets all back when that ends
-  Status back = ptrace_request::set_signal_mask(tid_, signal_mask_);
-  if (back.ok()) back = arch::put_back(tid_, registers_);
+  Status back = arch::put_back(tid_, registers_);
   if (!back.ok() && back.failure().error == ESRCH) {
     mark_gone();
     return Done{};

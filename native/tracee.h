@@ -92,7 +92,7 @@ class Tracee {
   Status begin_end_of_injection(const Deadline& deadline);
   Status await_end_of_injection(const Deadline& deadline);
 
-  /** While an injection is open, or in a shelter: how the thread would go on by itself from where it was stopped. */
+  /** While an injection is open (else without the signal mask): how the thread would go on by itself from where it was stopped. */
   [[nodiscard]] arch::Home home() const { return arch::home_of(registers_, signal_mask_); }
   /** It has gone there, and stands in an event stop in its own code: no injection is open any more. */
   Status came_home(const Deadline& deadline);
@@ -109,12 +109,16 @@ class Tracee {
   void leave_refuge();
   [[nodiscard]] bool has_refuge() const { return refuge_.has_value(); }
 
+  /** Whether its system calls are caught for a program that it emulates: asked now. */
+  [[nodiscard]] bool is_dispatched() const;
   /**
-   * Gets a stopped thread ready for another refuge, which it never runs in as long as we live (shelter.h): its home() is known. Yields false where it can have none: nothing but we could let it make calls there.
+   * A restartable sequence must not simply go on where it was stopped: registers() then lead to where the kernel would have sent it, as
+   * they do when calls are injected. Error: not for a thread that is gone.
    */
-  Result<bool> prepare_shelter();
+  Status leave_critical_section();
+  /** A refuge of a stopped thread that it never runs in as long as we live: shelter.h. */
   Status enter_shelter(const Refuge& refuge);
-  /** It has its registers and its signal mask again. Being gone is no error. */
+  /** It has its registers again. Being gone is no error. */
   Status leave_shelter();
 
   /** What batches of its process count down when they leave: shelter.h. 0: nothing. */
@@ -138,7 +142,6 @@ class Tracee {
   Result<long> inject_with_room(long nr, const arch::SyscallArgs& args, const Deadline& deadline);
   static bool lacks_room(long nr, const Result<long>& result);
   Status ended_badly(const Status& status);
-  Status leave_critical_section();
   Status suspend_dispatch();
   Status restore_dispatch();
   Status set_dispatch(SyscallUserDispatch wanted);

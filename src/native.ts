@@ -39,7 +39,12 @@ export type Session = {
    * none, or there are too many, nothing was begun.
    */
   runAhead(tids: Int32Array, ends: Int32Array, deadlineUs: number): readonly (number | undefined)[]
-  /** Waits for what runAhead() began, and runs the others. */
+  /**
+   * Sends programs that are batches off to their ends, while the caller does other things. False where there are too many, and
+   * nothing was begun. `lookAfter`: as of runMany().
+   */
+  begin(tids: Int32Array, ends: Int32Array, deadlineUs: number, lookAfter: boolean): boolean
+  /** Waits for what runAhead() or begin() began, and runs the others. */
   catchUp(tids: Int32Array, deadlineUs: number): readonly PartOutcome[]
   /** Has a thread look at the fds that its program names, and at their offsets. False where that is no batch, and cannot. */
   beginLook(tid: number): boolean

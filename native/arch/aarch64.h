@@ -389,6 +389,7 @@ inline constexpr bool kHasGuests = false;
 using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
 inline Home home_of(const Registers&, uint64_t) { return {}; }
 inline Status put_back(pid_t, const Registers&) { return Done{}; }
+inline Status send_from(pid_t, const Registers&, uint64_t, uint64_t) { return Done{}; }
 
 /** Sends a stopped thread of our own to `address` in the code of a batch, whose control block is at `control`. */
 inline Status send_to(pid_t tid, uint64_t address, uint64_t control) {

@@ -9,8 +9,8 @@
  *           is no failure
  *   look    asks for the fds that are to be looked at, and goes on with run; LOOK_AFTER: run goes there when it is through
  *   leave   the thread ends; a guest goes home, to the registers in the control block, when the gate is open
- *   shelter where any other thread of the job stands while the new fds are put in place: should the tracer die, it waits there
- *           until the gate opens, when all is taken back or complete, and goes home
+ *   shelter where any other thread of the job stands while the new fds are put in place: should the tracer die, it blocks its
+ *           signals, waits until the gate opens, when all is taken back or complete, and goes home
  *   alone   where the thread goes on if the tracer dies, or does not come back in time: forward to the end of the table if
  *           it has come to POINT and nothing failed, else back to its beginning; then it leaves
  *

@@ -116,6 +116,9 @@ fdmove_batch_\name:
     jmp     fdmove_batch_run
 .Lempty:
     .byte   0
+    .balign 8
+.Lall_signals:
+    .quad   -1
 
     entry   run
     mov     r12, [rbx + FDMOVE_CONTROL_AT]
@@ -256,9 +259,17 @@ fdmove_batch_\name:
 .Lguest:
     mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_HOME
     lea     rbx, [rbx + FDMOVE_CONTROL_HOME]
+    jmp     .Lat_the_gate
 
     /* rbx: a BatchHome. Only where the tracer has died does a thread ever come here. */
     entry   shelter
+    mov     edi, FDMOVE_SIG_SETMASK
+    lea     rsi, [rip + .Lall_signals]
+    lea     rdx, [rbx + FDMOVE_HOME_MASK]
+    mov     r10d, 8
+    mov     eax, __NR_rt_sigprocmask
+    syscall
+.Lat_the_gate:
     mov     r12, [rbx + FDMOVE_HOME_GATE]
     mov     qword ptr [r12 + FDMOVE_GATE_ORPHANED], 1
 .Lclosed:

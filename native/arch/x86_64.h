@@ -92,6 +92,14 @@ inline Status put_back(pid_t tid, const Registers& registers) {
   return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
 }
 
+/** The same as send_to() for a thread that has not run since that event stop. */
+inline Status send_from(pid_t tid, Registers registers, uint64_t address, uint64_t control) {
+  registers.rip = address;
+  registers.rbx = control;
+  registers.orig_rax = static_cast<uint64_t>(-1);
+  return ptrace_request::set_regset(tid, NT_PRSTATUS, &registers, sizeof registers);
+}
+
 /** A thread of the job may run a batch itself, and find home from it. */
 inline constexpr bool kHasGuests = true;
 

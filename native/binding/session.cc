@@ -39,6 +39,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::run>("run"),
                            InstanceMethod<&Session::run_many>("runMany"),
                            InstanceMethod<&Session::run_ahead>("runAhead"),
+                           InstanceMethod<&Session::begin>("begin"),
                            InstanceMethod<&Session::catch_up>("catchUp"),
                            InstanceMethod<&Session::begin_look>("beginLook"),
                            InstanceMethod<&Session::first_difference>("firstDifference"),
@@ -237,7 +238,21 @@ class Session : public Napi::ObjectWrap<Session> {
     return counts;
   }
 
-  /** catchUp(tids, deadlineUs) -> outcomes of what runAhead() began; what is no batch runs now. */
+  /** begin(tids, ends, deadlineUs, lookAfter) -> whether all of these have been begun: not where there are too many. */
+  Napi::Value begin(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>();
+    auto ends = info[1].As<Napi::Int32Array>();
+    if (tids.ElementLength() > kAtATime) return Napi::Boolean::New(info.Env(), false);
+    for (size_t at = 0; at < tids.ElementLength(); at++) {
+      ProgramRunner* on = runner(tids[at]);
+      if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "begin", Side::kTracer, tids[at]});
+      Status begun = on->begin(static_cast<size_t>(ends[at]), deadline(info[2]), info[3].ToBoolean());
+      if (!begun.ok()) return throw_failure(info.Env(), begun.failure());
+    }
+    return Napi::Boolean::New(info.Env(), true);
+  }
+
+  /** catchUp(tids, deadlineUs) -> outcomes of what runAhead() or begin() began; what is no batch runs now. */
   Napi::Value catch_up(const Napi::CallbackInfo& info) {
     auto tids = info[0].As<Napi::Int32Array>();
     std::vector<ProgramRunner*> begun;
@@ -381,6 +396,8 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value rollback(const Napi::CallbackInfo& info) {
     Status status = Done{};
     faults_.suspend(true);
+    // A thread that still runs its program can make no call for the mappings.
+    for (auto& runner : runners_) (void)runner->stand(deadline(info[0]));
     // First the mappings: they need fds that the programs close.
     for (auto at = remappers_.rbegin(); at != remappers_.rend(); ++at) {
       Status undone = (*at)->rollback();

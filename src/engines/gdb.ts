@@ -306,6 +306,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     readQueued: none('move inotify watches'),
     runAhead: () => [], // gdb waits for each call
     catchUp: none('run programs beside others'),
+    begin: () => false,
     beginLook: () => false,
     firstDifference: none('look at many fds'),
     runTaskWork: none('wait for requests of io_uring'),

@@ -47,17 +47,20 @@ export function expectedBefore({ units }: JobPlan): Expected[] {
   )
 }
 
-function expectedAfter(
-  unit: Unit,
+/** Of all tables, what the job tells after the switch if all is as planned. */
+export function expectedAfter(
+  { units }: JobPlan,
   staged: ReadonlyMap<string, Staged>,
   offsets: ReadonlyMap<number, bigint>,
 ): Expected[] {
-  return expectedOf(unit, ({ inode, flags, cloexec, description }) => {
-    const at = staged.get(inode.key)
-    const file = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
-    const offset = offsets.get(description) ?? anything
-    return [...file, BigInt(flags & movedFlags), truth(cloexec), offset, anything]
-  })
+  return units.flatMap((unit) =>
+    expectedOf(unit, ({ inode, flags, cloexec, description }) => {
+      const at = staged.get(inode.key)
+      const file = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
+      const offset = offsets.get(description) ?? anything
+      return [...file, BigInt(flags & movedFlags), truth(cloexec), offset, anything]
+    }),
+  )
 }
 
 function expectedOf({ tid, table }: Unit, numbersOf: (held: HeldFd) => readonly bigint[]): Expected[] {
@@ -87,13 +90,12 @@ export function isAsExpected(session: Session, expected: Expected): boolean {
 /** What the job tells otherwise than planned after the switch; 'unasked' where it cannot be asked. */
 export function differenceAfter(
   session: Session,
-  unit: Unit,
-  staged: ReadonlyMap<string, Staged>,
-  offsets: ReadonlyMap<number, bigint>,
+  { tid }: Unit,
+  expected: readonly Expected[],
 ): Difference | undefined | 'unasked' {
-  if (!session.beginLook(unit.tid)) return 'unasked'
-  const [expected] = expectedAfter(unit, staged, offsets) // while it looks
-  return expected && difference(session, expected, movedFlags)
+  if (!session.beginLook(tid)) return 'unasked'
+  const own = expected.find((one) => one.tid === tid)
+  return own && difference(session, own, movedFlags)
 }
 
 function difference(session: Session, { tid, fds, numbers }: Expected, flags: number): Difference | undefined {

@@ -56,7 +56,7 @@ export function createRecorder(): Recorder {
       raw.push({ name: 'load', kind: 'engine', startUs, us })
     } else if (name === 'run') {
       ran(args[0] as number, result as PartOutcome, startUs, us)
-    } else if (name === 'runMany') {
+    } else if (name === 'runMany' || name === 'catchUp') {
       const tids = [...(args[0] as Iterable<number>)]
       for (const [index, tid] of tids.entries()) ran(tid, (result as PartOutcome[])[index], startUs, us)
     } else {

@@ -25,14 +25,25 @@ export function tidsOf(programs: readonly UnitProgram[]): Int32Array {
   return Int32Array.from(programs, ({ unit }) => unit.tid)
 }
 
-/** Runs a phase in all units at the same time; the outcomes are in their order. `lookAfter`: what comes next is to look at the fds. */
-export function runAll(
+/** Runs a phase in all units at the same time; the outcomes are in their order. */
+export function runAll(session: Session, programs: readonly UnitProgram[], phase: Phase): PhaseOutcome[] {
+  return outcomesOf(programs, session.runMany(tidsOf(programs), endsOf(programs, phase), callDeadlineUs))
+}
+
+/** The same, with a look at all fds at its end. Meanwhile, where that can be, the caller does something else. */
+export function runAllAndLook(
   session: Session,
   programs: readonly UnitProgram[],
   phase: Phase,
-  lookAfter = false,
+  meanwhile: () => void,
 ): PhaseOutcome[] {
-  return outcomesOf(programs, session.runMany(tidsOf(programs), endsOf(programs, phase), callDeadlineUs, lookAfter))
+  const [tids, ends] = [tidsOf(programs), endsOf(programs, phase)]
+  const begun = session.begin(tids, ends, callDeadlineUs, true)
+  meanwhile()
+  return outcomesOf(
+    programs,
+    begun ? session.catchUp(tids, callDeadlineUs) : session.runMany(tids, ends, callDeadlineUs, true),
+  )
 }
 
 export function endsOf(programs: readonly UnitProgram[], phase: Phase): Int32Array {

@@ -15,7 +15,7 @@ import { checkDeadline } from './pause-clock.js'
 import { isAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
 import type { Ahead } from './run-ahead.js'
-import { callDeadlineUs, load, must, runAll, runPhase } from './run-phases.js'
+import { callDeadlineUs, load, must, runAll, runAllAndLook, runPhase } from './run-phases.js'
 
 const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
 
@@ -23,7 +23,8 @@ const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR'
 type Failed = { readonly tids: readonly number[]; readonly error: FdmoveError }
 
 /**
- * Phases open to commit over all units; `ahead` is what was done of them already. Yields what can be tried in another way;
+ * Phases open to commit over all units; `ahead` is what was done of them already, `meanwhile` what can be done
+ * while the job commits. Yields what can be tried in another way;
  * throws the rest.
  */
 export function runUntilCommitted(
@@ -32,6 +33,7 @@ export function runUntilCommitted(
   offsets: Map<number, bigint>,
   deadlineUs: number,
   ahead: Ahead | undefined,
+  meanwhile: () => void,
 ): Failed | undefined {
   const { plan, programs } = prepared
   const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
@@ -92,7 +94,7 @@ export function runUntilCommitted(
     checkDeadline(deadlineUs)
     session.shelter()
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
-    for (const outcome of runAll(session, programs, 'commit', true)) must(outcome)
+    for (const outcome of runAllAndLook(session, programs, 'commit', meanwhile)) must(outcome)
     return undefined
 
     /** Our fd on a new description. */

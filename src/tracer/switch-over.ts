@@ -11,6 +11,7 @@ import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
 import type { Leave } from './leave.js'
+import { type Expected, expectedAfter } from './looks.js'
 import { areMappedAsBefore } from './mapped-as-before.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
@@ -149,9 +150,12 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 
     workplaces = context.leave?.keepsPath === true ? workplacesOf(prepared.plan) : []
     const offsets = new Map<number, bigint>() // of each description, as the job left it
+    let expected: Expected[] = []
     const hiddenFrom = new Set<number>()
     for (let attempt = 0; ; attempt++) {
-      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead)
+      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead, () => {
+        expected = expectedAfter(prepared.plan, staged, offsets)
+      })
       if (failed === undefined) break
       rollback(session)
       ahead = undefined
@@ -161,7 +165,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     }
     clock.mark('switch')
 
-    verify(session, prepared.plan, staged, offsets, prepared.alike)
+    verify(session, prepared, staged, offsets, expected)
     clock.mark('verify')
     checkDeadline(deadlineUs)
 
