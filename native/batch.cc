@@ -25,6 +25,7 @@ extern const uint8_t fdmove_batch_undo[];
 extern const uint8_t fdmove_batch_leave[];
 extern const uint8_t fdmove_batch_alone[];
 extern const uint8_t fdmove_batch_shelter[];
+extern const uint8_t fdmove_batch_gate[];
 extern const uint8_t fdmove_batch_end[];
 }
 
@@ -176,15 +177,15 @@ Status Batch::start(const Deadline& deadline) {
   FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
   FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
-  if (maker_->gate() != 0) FDMOVE_TRY(join_gate(maker_->gate()));
-  if (!guest_) {
-    Status made = make_thread(deadline);
-    if (tid_ == 0 && !stuck_ && counted_) FDMOVE_TRY(change_gate(gate_, -1));
-    return made;
+  if (guest_) {
+    tid_ = maker_->tid();
+    born_ = true;
+    FDMOVE_TRY(maker_->enter_refuge({address_of(fdmove_batch_alone), control_at()}));
+  } else {
+    FDMOVE_TRY(make_thread(deadline));
   }
-  tid_ = maker_->tid();
-  born_ = true;
-  return maker_->enter_refuge({address_of(fdmove_batch_alone), control_at()});
+  // Not before there is somebody who opens it again should we die.
+  return maker_->gate() == 0 ? Status{Done{}} : join_gate(maker_->gate());
 }
 
 Status Batch::make_thread(const Deadline& deadline) {
@@ -501,13 +502,14 @@ Status Batch::change_gate(RemoteAddress gate, int32_t by) {
 Status Batch::close_gate() { return change_gate(gate_, 1); }
 
 Status Batch::join_gate(RemoteAddress gate) {
-  FDMOVE_TRY(change_gate(gate, 1));
   gate_ = gate;
   if (guest_) FDMOVE_TRY(write_control(FDMOVE_CONTROL_HOME + FDMOVE_HOME_GATE, gate));
-  return write_control(FDMOVE_CONTROL_GATE_AT, gate);
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_GATE_AT, gate));
+  return change_gate(gate, 1);
 }
 
 RemoteAddress Batch::shelter_code() const { return address_of(fdmove_batch_shelter); }
+RemoteAddress Batch::gate_code() const { return address_of(fdmove_batch_gate); }
 
 Status Batch::hold_back() {
   held_back_ = true;

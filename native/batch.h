@@ -122,6 +122,7 @@ class Batch {
   Status close_gate();
   [[nodiscard]] RemoteAddress gate() const { return gate_; }
   [[nodiscard]] RemoteAddress shelter_code() const;
+  [[nodiscard]] RemoteAddress gate_code() const;
   /** That gate of another batch of the process waits for this one as well. */
   Status join_gate(RemoteAddress gate);
   /** Until commit(), a thread that is left alone takes all back, as far as it may have come. */

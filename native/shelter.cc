@@ -50,7 +50,7 @@ Status Shelters::take_in(const std::vector<Tracee*>& threads, const Place& place
   if (threads_.empty()) return Done{};
   FDMOVE_TRY(write_remote(threads_.front()->tid(), place.homes, homes.data(), size_for(homes.size())));
   for (size_t index = 0; index < threads_.size(); index++)
-    FDMOVE_TRY(threads_[index]->enter_shelter({place.code, at(index)}));
+    FDMOVE_TRY(threads_[index]->enter_shelter({place.code, place.code_if_blocked, at(index)}));
   return Done{};
 }
 

@@ -28,9 +28,10 @@ class Shelters {
   /** Bytes for the shelters of so many threads. */
   static constexpr size_t size_for(size_t threads) { return threads * sizeof(arch::Home); }
 
-  /** Code and gate of a batch, and where there are size_for() bytes. */
+  /** Code and gate of a batch (Tracee::Shelter), and where there are size_for() bytes. */
   struct Place {
     RemoteAddress code;
+    RemoteAddress code_if_blocked;
     RemoteAddress gate;
     RemoteAddress homes;
   };

@@ -255,7 +255,7 @@ Status ProgramRunner::shelter(const std::vector<Tracee*>& threads, bool together
   tracee_->set_gate(batch()->gate());
   FDMOVE_TRY(batch()->close_gate());
   if (together) FDMOVE_TRY(batch()->hold_back());
-  return shelters_.take_in(threads, {batch()->shelter_code(), batch()->gate(), scratch.address + scratch.behind});
+  return shelters_.take_in(threads, {batch()->shelter_code(), batch()->gate_code(), batch()->gate(), scratch.address + scratch.behind});
 }
 
 Status ProgramRunner::shelter_with(const ProgramRunner& other, bool together) {

@@ -120,6 +120,12 @@ Status Tracee::begin_injection(const Deadline& deadline) {
   if (!mask.ok()) return mask.failure();
   signal_mask_ = *mask;
   FDMOVE_TRY(leave_critical_section());
+  // Where it stands now it would block its signals itself; from now on they are.
+  if (shelter_) {
+    FDMOVE_TRY(write_remote(tid_, shelter_->home + FDMOVE_HOME_MASK, &signal_mask_, sizeof signal_mask_));
+    refuge_ = Refuge{shelter_->code_if_blocked, shelter_->home};
+    FDMOVE_TRY(arch::send_from(tid_, registers_, refuge_->code, refuge_->control));
+  }
   if (!landing_) landing_ = Landing::build(tid_);
   if (landing_ && !prepare_landing().ok()) landing_.reset();
   auto gadget = landing_ ? Result<RemoteAddress>(landing_->call()) : find_syscall_instruction(tid_);
@@ -264,16 +270,16 @@ bool Tracee::is_dispatched() const {
   return ptrace(kGetDispatch, tid_, sizeof found, &found) == 0 && found.mode != 0;
 }
 
-Status Tracee::enter_shelter(const Refuge& refuge) {
-  refuge_ = refuge;
-  sheltered_ = true;
-  if (landing_) FDMOVE_TRY(landing_->lead({refuge.code, refuge.control}));
-  Status entered = arch::send_from(tid_, registers_, refuge.code, refuge.control);
+Status Tracee::enter_shelter(const Shelter& shelter) {
+  shelter_ = shelter;
+  refuge_ = Refuge{injecting_ ? shelter.code_if_blocked : shelter.code, shelter.home};
+  if (landing_) FDMOVE_TRY(landing_->lead({refuge_->code, refuge_->control}));
+  Status entered = arch::send_from(tid_, registers_, refuge_->code, refuge_->control);
   return entered.ok() || entered.failure().error != ESRCH ? entered : Status{Done{}};
 }
 
 Status Tracee::leave_shelter() {
-  if (!std::exchange(sheltered_, false)) return Done{};
+  if (!std::exchange(shelter_, std::nullopt)) return Done{};
   refuge_.reset();
   if (injecting_ || gone_) return Done{};  // it gets all back when that ends
   Status back = arch::put_back(tid_, registers_);

@@ -47,7 +47,7 @@ class Tracee {
 
   void mark_stopped() { stopped_ = true; stopped_at_ns_ = monotonic_ns(); }
   void mark_running() { stopped_ = false; }
-  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; sheltered_ = false; refuge_.reset(); }
+  void mark_gone() { gone_ = true; stopped_ = false; injecting_ = false; shelter_.reset(); refuge_.reset(); }
 
   /** PTRACE_INTERRUPT, with a last look at what the thread does. Error ESRCH: gone. */
   Status interrupt();
@@ -104,6 +104,12 @@ class Tracee {
     RemoteAddress code;
     RemoteAddress control;
   };
+  /** A refuge that it goes to with its own signal mask or, from a call of ours, with all signals blocked: then its home has to tell that mask. */
+  struct Shelter {
+    RemoteAddress code;
+    RemoteAddress code_if_blocked;
+    RemoteAddress home;
+  };
   /** From now on, and at once. */
   Status enter_refuge(const Refuge& refuge);
   void leave_refuge();
@@ -117,7 +123,7 @@ class Tracee {
    */
   Status leave_critical_section();
   /** A refuge of a stopped thread that it never runs in as long as we live: shelter.h. */
-  Status enter_shelter(const Refuge& refuge);
+  Status enter_shelter(const Shelter& shelter);
   /** It has its registers again. Being gone is no error. */
   Status leave_shelter();
 
@@ -154,7 +160,7 @@ class Tracee {
   bool injecting_ = false;
   bool ending_ = false;  ///< the injection: its end was begun and not yet waited for
   bool stuck_ = false;
-  bool sheltered_ = false;
+  std::optional<Shelter> shelter_;
   RemoteAddress gate_ = 0;
   arch::BeforeStop before_stop_{};
   arch::Registers registers_{};

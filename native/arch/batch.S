@@ -11,6 +11,7 @@
  *   leave   the thread ends; a guest goes home, to the registers in the control block, when the gate is open
  *   shelter where any other thread of the job stands while the new fds are put in place: should the tracer die, it blocks its
  *           signals, waits until the gate opens, when all is taken back or complete, and goes home
+ *   gate    the same where they are blocked already, and its own mask is in its home
  *   alone   where the thread goes on if the tracer dies, or does not come back in time: forward to the end of the table if
  *           it has come to POINT and nothing failed, else back to its beginning; then it leaves
  *

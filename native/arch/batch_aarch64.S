@@ -208,6 +208,7 @@ fdmove_batch_\name:
     brk     #0
 
     entry   shelter
+    entry   gate
     entry   leap
     entry   leap_end
     entry   landing

@@ -259,7 +259,7 @@ fdmove_batch_\name:
 .Lguest:
     mov     qword ptr [rbx + FDMOVE_CONTROL_STATE], FDMOVE_STATE_HOME
     lea     rbx, [rbx + FDMOVE_CONTROL_HOME]
-    jmp     .Lat_the_gate
+    jmp     fdmove_batch_gate
 
     /* rbx: a BatchHome. Only where the tracer has died does a thread ever come here. */
     entry   shelter
@@ -269,7 +269,7 @@ fdmove_batch_\name:
     mov     r10d, 8
     mov     eax, __NR_rt_sigprocmask
     syscall
-.Lat_the_gate:
+    entry   gate
     mov     r12, [rbx + FDMOVE_HOME_GATE]
     mov     qword ptr [r12 + FDMOVE_GATE_ORPHANED], 1
 .Lclosed:

@@ -284,6 +284,35 @@ test.describe('SIGKILL of the tracer at each of its calls', () => {
     expect(await killedAtEachCall(target, dirs, check)).toBeGreaterThan(5)
   })
 
+  test('leaves a job with a mapping and many fds running, with the signals that it had', async ({
+    dirs,
+    spawnTarget,
+  }) => {
+    const opens = [10, 11, 12, 13, 14, 15].map((fd) => `open rw,creat ${dirs.old}/file${fd} ${fd}`)
+    let died = 0
+    for (let n = 1, exitCode: number | undefined = 1; exitCode !== 0; n += 2) {
+      const target = await spawnTarget('hold', ...opens, 'write 10 x', 'map 10 4096')
+      const before = procState(target.pid)
+      const env = { FDMOVE_TEST_DIE_AT: String(n), FDMOVE_INJECT: inject }
+      const moved = await tryMove(target.pid, dirs, ['--max-pause', '20s', '--overwrite'], env)
+      exitCode = moved.exitCode
+      await until('the end of all that is ours', () => {
+        const [main, ...others] = threadStates(target.pid)
+        return main!.tracerPid === 0 && main!.state !== 't' && others.length === 0
+      })
+      expect(target.hasEnded(), `n = ${n}: ${target.stderr()}`).toBe(false)
+      await until(`n = ${n}: all at one side`, () =>
+        [dirs.old, dirs.new].some((at) => heldBelow(target.pid, at).length === 0),
+      )
+      expect(procState(target.pid).sigBlk, `n = ${n}`).toBe(before.sigBlk)
+      expect(await target.send('write 11 x')).toBe('1')
+      await target.end()
+      empty(dirs)
+      if (exitCode === 1) died++
+    }
+    expect(died).toBeGreaterThan(15)
+  })
+
   test('leaves the job whole: its files, offsets and directory', async ({ dirs, spawnTarget }) => {
     writeFileSync(`${dirs.old}/in`, '0123456789')
     const target = await spawnTarget(
