@@ -280,7 +280,7 @@ Status Tracee::enter_shelter(const Shelter& shelter) {
 
 Status Tracee::leave_shelter() {
   if (!std::exchange(shelter_, std::nullopt)) return Done{};
-  refuge_.reset();
+  leave_refuge();
   if (injecting_ || gone_) return Done{};  // it gets all back when that ends
   Status back = arch::put_back(tid_, registers_);
   if (!back.ok() && back.failure().error == ESRCH) {

@@ -227,6 +227,32 @@ test.skipIf(process.arch !== 'x64')(
   },
 )
 
+test.skipIf(process.arch !== 'x64')(
+  'SIGKILL of the tracer at a random moment leaves a job whose mapping is moved as well its signals, and nobody waits for ever',
+  async ({ dirs, spawnTarget }) => {
+    for (let run = 0; run < 16; ++run) {
+      const opens = [10, 11, 12, 13, 14, 15].map((fd) => `open rw,creat ${dirs.old}/file${fd} ${fd}`)
+      const target = await spawnTarget('hold', ...opens, 'write 10 x', 'map 10 4096')
+      const before = procState(target.pid)
+      const command = start(target, dirs, '--overwrite')
+      const tracer = await tracerOf(target.pid, command)
+      const moment = Math.random() * 3 * slowness
+      spin(moment)
+      if (tracer !== undefined) killed(tracer)
+      await command
+      await until('the end of all that is ours', () => {
+        const [main, ...others] = threadStates(target.pid)
+        return main!.tracerPid === 0 && main!.state !== 't' && others.length === 0
+      })
+      expect(await target.send('write 11 x'), `at ${moment} ms`).toBe('1')
+      expect(procState(target.pid).sigBlk, `at ${moment} ms`).toBe(before.sigBlk)
+      expect([dirs.old, dirs.new].some((at) => heldBelow(target.pid, at).length === 0)).toBe(true)
+      await target.end()
+      empty(dirs)
+    }
+  },
+)
+
 /** As batches: a thread of the job that is moved call by call waits with registers of ours. */
 const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ? 'batch' : ''
 
