@@ -3,8 +3,13 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <string>
 #include <time.h>
 #include <unistd.h>
+
+#include "unique_fd.h"
 
 namespace fdmove {
 
@@ -19,6 +24,9 @@ constexpr int kEagerLooks = 8;
 constexpr uint64_t kMostEagerNs = 50'000;
 constexpr uint64_t kLeastEagerNs = 5'000;
 thread_local uint64_t eager_ns = kMostEagerNs;
+
+/** After so many looks it is asked whether the thread is there at all. */
+constexpr unsigned kLooksUntilEnded = 8;
 
 /** After so long it is looked again even if no SIGCHLD came. */
 constexpr long kNapNs = 500'000;
@@ -70,10 +78,26 @@ Result<Stop> poll_stop(pid_t tid) {
 
 namespace {
 
+/**
+ * Whether a thread has ended that waitpid(2) does not tell of: the first thread of a process is held back until we have waited for all
+ * others that we trace, such as one of our own in there. delay_group_leader() in include/linux/sched/signal.h.
+ */
+bool has_ended(pid_t tid) {
+  char text[512];
+  UniqueFd stat(open(("/proc/" + std::to_string(tid) + "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  ssize_t got = stat.valid() ? read(stat.get(), text, sizeof text - 1) : 0;
+  if (got <= 0) return false;
+  text[got] = 0;
+  const char* name_end = strrchr(text, ')');
+  return name_end != nullptr && name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X');
+}
+
 Result<Stop> sleep_until_stop(pid_t tid, const Deadline& deadline) {
+  unsigned looks = 0;
   for (ChildSignal signal;; signal.wait()) {
     auto stop = poll_stop(tid);
     if (!stop.ok() || stop->kind != StopKind::kRunning) return stop;
+    if (++looks % kLooksUntilEnded == 0 && has_ended(tid)) return Stop{StopKind::kGone};
     if (deadline.passed()) return Failure{ETIMEDOUT, "waitpid", Side::kTracer, tid};
   }
 }
