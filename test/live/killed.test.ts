@@ -23,19 +23,12 @@ import { commandPath } from '../helpers/root.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
+/** As batches: one that is moved call by call may be left half moved, and on aarch64 it waits with registers of ours. */
+const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ? 'batch' : ''
+
 function start(target: Target, dirs: Storages, ...more: string[]) {
-  return startCommand([
-    '--from',
-    dirs.old,
-    '--to',
-    dirs.new,
-    '--pid',
-    target.pid,
-    '--max-pause',
-    '20s',
-    '--json',
-    ...more,
-  ])
+  const args = ['--from', dirs.old, '--to', dirs.new, '--pid', target.pid, '--max-pause', '20s', '--json', ...more]
+  return startCommand(args, { FDMOVE_INJECT: inject })
 }
 
 function childrenOf(pid: number): number[] {
@@ -252,9 +245,6 @@ test.skipIf(process.arch !== 'x64')(
     }
   },
 )
-
-/** As batches: a thread of the job that is moved call by call waits with registers of ours. */
-const inject = process.env.FDMOVE_INJECT === 'batch' || process.arch !== 'x64' ? 'batch' : ''
 
 /** The tracer dies in place of its n-th kernel call in the pause, for n = 1, 2, 3, ... until it comes to the end. */
 async function killedAtEachCall(target: Target, dirs: Storages, check: () => Promise<void>): Promise<number> {
