@@ -304,7 +304,7 @@ class Injection {
     return ptrace_request::to_syscall(tid);
   }
 
-  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth, bool) {
+  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth, bool = false) {
     if (phase_ != Phase::kEntry) FDMOVE_TRY(await_syscall_stop(tid, deadline));
     phase_ = Phase::kElsewhere;
     user_regs_struct registers = home_;

@@ -173,7 +173,7 @@ class Injection {
     return ptrace_request::to_syscall(tid);
   }
 
-  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth, bool last) {
+  Status enter(pid_t tid, const Deadline& deadline, const Birth* birth, bool last = false) {
     FDMOVE_TRY(await_syscall_stop(tid, deadline));
     // A new thread begins with the registers that its maker has inside the call.
     if (birth != nullptr) FDMOVE_TRY(move_inside_call(tid, birth->starts_at));
