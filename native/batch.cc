@@ -42,7 +42,8 @@ static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchContr
               offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
               offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
               offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
-              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED && offsetof(BatchControl, look_after) == FDMOVE_CONTROL_LOOK_AFTER && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
+              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED &&
+              offsetof(BatchControl, look_after) == FDMOVE_CONTROL_LOOK_AFTER && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
               offsetof(BatchControl, gate_at) == FDMOVE_CONTROL_GATE_AT &&
               offsetof(BatchControl, home) == FDMOVE_CONTROL_HOME);
 static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&

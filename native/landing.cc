@@ -86,9 +86,9 @@ std::optional<Landing> Landing::build(pid_t tid) {
   return std::nullopt;
 }
 
-Landing::~Landing() {
+void Landing::remove() {
   const Bytes nothing{};
-  if (memory_.valid()) (void)write(0, nothing.data(), nothing.size());
+  (void)write(0, nothing.data(), nothing.size());
 }
 
 RemoteAddress Landing::clone() const { return at_ + static_cast<size_t>(fdmove_batch_landing_clone - fdmove_batch_landing); }

@@ -23,9 +23,11 @@ class Landing {
    */
   static std::optional<Landing> build(pid_t tid);
 
-  Landing(Landing&&) = default;
-  Landing& operator=(Landing&&) = default;
-  ~Landing();
+  /**
+   * Takes it away, when the thread stands with its own registers again. Never in a destructor: a thread that could not be given them back
+   * goes home from here when the tracer ends.
+   */
+  void remove();
 
   /** Where calls are made from; clone has a place of its own, where the new thread goes to what its fifth argument says. */
   [[nodiscard]] RemoteAddress call() const { return at_; }

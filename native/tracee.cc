@@ -127,13 +127,14 @@ Status Tracee::begin_injection(const Deadline& deadline) {
     FDMOVE_TRY(arch::send_from(tid_, registers_, refuge_->code, refuge_->control));
   }
   if (!landing_) landing_ = Landing::build(tid_);
-  if (landing_ && !prepare_landing().ok()) landing_.reset();
+  if (landing_ && !prepare_landing().ok()) remove_landing();
   auto gadget = landing_ ? Result<RemoteAddress>(landing_->call()) : find_syscall_instruction(tid_);
   if (!gadget.ok()) return gadget.failure();
-  FDMOVE_TRY(suspend_dispatch());
-  Status blocked = ptrace_request::set_signal_mask(tid_, kAllSignals);
+  Status blocked = suspend_dispatch();
+  if (blocked.ok()) blocked = ptrace_request::set_signal_mask(tid_, kAllSignals);
   if (!blocked.ok()) {
     (void)restore_dispatch();
+    if (landing_ && !shelter_) (void)arch::put_back(tid_, registers_);
     return blocked;
   }
   injecting_ = true;
@@ -146,6 +147,11 @@ Status Tracee::prepare_landing() {
   if (!way.ok()) return way.failure();
   if (refuge_) return landing_->lead({refuge_->code, refuge_->control});
   return arch::send_to(tid_, way->code, way->control);
+}
+
+void Tracee::remove_landing() {
+  if (landing_) landing_->remove();
+  landing_.reset();
 }
 
 Status Tracee::open_injection(const Deadline& deadline) {
@@ -309,7 +315,7 @@ Status Tracee::release() {
   FDMOVE_TRY(leave_shelter());
   FDMOVE_TRY(end_injection(Deadline{}));
   stopped_ = false;
-  landing_.reset();
+  remove_landing();
   if (gone_) return Done{};
   Status detached = ptrace_request::detach(tid_);
   if (!detached.ok() && detached.failure().error == ESRCH) {

@@ -140,6 +140,7 @@ class Tracee {
  private:
   Status begin_injection(const Deadline& deadline);
   Status prepare_landing();
+  void remove_landing();
   // A call in three parts: each waits for what the one before it began. One that fails ends the call.
   Status begin_call(long nr, const arch::SyscallArgs& args, const Deadline& deadline, const Birth* birth = nullptr);
   Status enter_call(const Deadline& deadline, const Birth* birth = nullptr, bool last = false);

@@ -2,6 +2,7 @@
 // What a job with many fds is asked about them itself, by the batch in it (native/batch.h): what it should tell before the
 // switch, while it is as it was planned for, and what after it.
 import type { Staged } from '../copy/contract.js'
+import { FdmoveError } from '../errors.js'
 import type { HeldFd } from '../job/snapshot.js'
 import type { Session, Vouched } from '../native.js'
 import { fileFlags, statusFlags } from '../plan/file-flags.js'
@@ -90,12 +91,14 @@ export function isAsExpected(session: Session, expected: Expected): boolean {
 /** What the job tells otherwise than planned after the switch; 'unasked' where it cannot be asked. */
 export function differenceAfter(
   session: Session,
-  { tid }: Unit,
+  { tid, table }: Unit,
   expected: readonly Expected[],
 ): Difference | undefined | 'unasked' {
   if (!session.beginLook(tid)) return 'unasked'
   const own = expected.find((one) => one.tid === tid)
-  return own && difference(session, own, movedFlags)
+  if (own !== undefined) return difference(session, own, movedFlags)
+  if (table === undefined || table.held.length === 0) return undefined
+  throw new FdmoveError('ERR_FDMOVE_INTERNAL', `nobody knows what the fds of thread ${tid} should be`)
 }
 
 function difference(session: Session, { tid, fds, numbers }: Expected, flags: number): Difference | undefined {
