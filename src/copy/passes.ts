@@ -37,7 +37,7 @@ const mostPasses = 12
  * long as such a pass. They go on until it is short, or no longer gets shorter; the freeze follows a good one. Devices have
  * bad moments, of seconds: where it would be long, a better one is waited for.
  */
-const shortUs = 5000
+const shortUs = 2500
 const bearableUs = 20_000
 const lightPassesInVain = 3
 const lightlyBetter = 0.9
