@@ -30,6 +30,7 @@
       "native/page_map.cc",
       "native/pipe_copy.cc",
       "native/proc_walk.cc",
+      "native/processors.cc",
       "native/ptrace_trial.cc",
       "native/remap.cc",
       "native/remap_together.cc",

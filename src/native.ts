@@ -17,6 +17,8 @@ export type Session = {
   calls(): number
   /** Counts one call that JavaScript makes; true when it is the one to fail. */
   hit(): boolean
+  /** Until `release`, this thread keeps off the processors that these processes use, where it has others. */
+  standAside(pids: readonly number[]): void
   /** Stops these processes too; yields every stopped thread. On error everything has been let go. */
   freeze(pids: readonly number[], deadlineUs: number): readonly StoppedThread[]
   threads(): readonly StoppedThread[]

@@ -15,6 +15,7 @@
 #include "freezer.h"
 #include "pipe_copy.h"
 #include "proc_walk.h"
+#include "processors.h"
 #include "remap.h"
 #include "syscall_program.h"
 #include "task_work.h"
@@ -32,6 +33,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::die_at>("dieAt"),
                            InstanceMethod<&Session::calls>("calls"),
                            InstanceMethod<&Session::hit>("hit"),
+                           InstanceMethod<&Session::stand_aside>("standAside"),
                            InstanceMethod<&Session::freeze>("freeze"),
                            InstanceMethod<&Session::threads>("threads"),
                            InstanceMethod<&Session::compile>("compile"),
@@ -96,11 +98,20 @@ class Session : public Napi::ObjectWrap<Session> {
   /** Counts a call of the switch-over that JavaScript makes; true when it is the one to fail. */
   Napi::Value hit(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), faults_.hit()); }
 
-  Napi::Value freeze(const Napi::CallbackInfo& info) {
+  static std::vector<pid_t> pids_of(const Napi::Value& value) {
     std::vector<pid_t> pids;
-    Napi::Array list = info[0].As<Napi::Array>();
+    Napi::Array list = value.As<Napi::Array>();
     for (uint32_t index = 0; index < list.Length(); index++) pids.push_back(static_cast<pid_t>(to_i64(list.Get(index))));
-    Status frozen = freezer_.freeze(pids, deadline(info[1]));
+    return pids;
+  }
+
+  Napi::Value stand_aside(const Napi::CallbackInfo& info) {
+    aside_.emplace(pids_of(info[0]));
+    return info.Env().Undefined();
+  }
+
+  Napi::Value freeze(const Napi::CallbackInfo& info) {
+    Status frozen = freezer_.freeze(pids_of(info[0]), deadline(info[1]));
     if (!frozen.ok()) {
       runners_.clear();
       remappers_.clear();
@@ -433,7 +444,9 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value release(const Napi::CallbackInfo& info) {
     runners_.clear();
     remappers_.clear();
-    return finished(info.Env(), freezer_.release());
+    Status released = freezer_.release();
+    aside_.reset();
+    return finished(info.Env(), released);
   }
 
   Napi::Value take_fd(const Napi::CallbackInfo& info) {
@@ -500,6 +513,7 @@ class Session : public Napi::ObjectWrap<Session> {
   FaultInjector faults_;
   Injecting injecting_;
   std::set<std::string> notes_;
+  std::optional<Aside> aside_;
   Freezer freezer_;
   std::vector<std::unique_ptr<ProgramRunner>> runners_;
   std::map<pid_t, MappingStates> approached_;

@@ -186,6 +186,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
       failAt = n
     },
     dieAt: () => {}, // gdb is another process: it lets the job go by itself
+    standAside: () => {}, // what gdb does takes so long that it does not matter
     calls: () => calls,
     hit,
     threads,

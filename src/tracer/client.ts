@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { FdmoveError } from '../errors.js'
 import type { MoveOptions, ProgressEvent } from '../options.js'
 import type { MoveResult } from '../report/result.js'
+import { areHurried, leaveGracePeriodsAlone } from './grace-periods.js'
 import type { FromTracer, ToTracer } from './protocol.js'
 import { watchStalls } from './stall-watch.js'
 
@@ -14,6 +15,7 @@ const entry = fileURLToPath(new URL('./main.js', import.meta.url))
 export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): Promise<MoveResult> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(abortError(signal))
+    const hurriedBefore = areHurried()
     const tracer = fork(entry, [], {
       detached: true,
       serialization: 'advanced',
@@ -41,6 +43,7 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
     const settleWhenOver = () => {
       if (death === undefined || tracer.connected) return
       const how = death
+      if (outcome === undefined && !hurriedBefore) leaveGracePeriodsAlone()
       settle(outcome ?? (() => reject(died(how))))
     }
     const progress = (event: ProgressEvent) => {

@@ -19,6 +19,7 @@ import { reserveManifest } from '../report/manifest.js'
 import type { MoveResult } from '../report/result.js'
 import { keepProcessorsAwake } from './awake.js'
 import { collectGarbage, collectGarbageInPeace } from './garbage.js'
+import { hurryGracePeriods } from './grace-periods.js'
 import { prepareLeave, preparePuttingBack } from './leave.js'
 import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
 import { approachMappings } from './mapped-as-before.js'
@@ -115,7 +116,7 @@ async function moveWith(
   const how = process.env.FDMOVE_INJECT
   if (how === 'step' || how === 'batch') session.inject(how)
   let moved = false
-  let sleepAgain = () => {}
+  let calmDown = () => {}
   let endTurn = () => {}
   try {
     tell({ kind: 'phase', phase: 'copy' })
@@ -139,7 +140,12 @@ async function moveWith(
     await collectGarbageInPeace()
     const { estimatedUs: estimatedSettleUs } = await destination.refresh()
     signal.throwIfAborted()
-    sleepAgain = keepProcessorsAwake()
+    const sleepAgain = keepProcessorsAwake()
+    const waitAgain = hurryGracePeriods(prepared)
+    calmDown = () => {
+      sleepAgain()
+      waitAgain()
+    }
     const outcome = switchOver({
       session,
       reader: job.reader,
@@ -159,7 +165,7 @@ async function moveWith(
     // From here on NEW is what the job lives on: nothing may take it away again.
     moved = true
     destination.letGo()
-    sleepAgain()
+    calmDown()
     for (const text of session.notes()) tell({ kind: 'note', text })
     const notes = [...outcome.notes, ...destination.notes()]
     const leftInTree = destination.leftInTree()
@@ -175,7 +181,7 @@ async function moveWith(
       ...(timeline === undefined ? {} : { timeline }),
     }
   } catch (error) {
-    sleepAgain()
+    calmDown()
     const failure = toFdmoveError(error)
     if (moved)
       throw new FdmoveError(

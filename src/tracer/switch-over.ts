@@ -108,6 +108,7 @@ const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   const { session, destination, staged } = context
   const mayRunAhead = context.prepared.mayRunAhead && native.expectLockedFiles()
+  session.standAside(context.pids)
   const clock = createClock()
   const deadlineUs = clock.startUs + context.maxPauseUs
   let { prepared } = context

@@ -11,6 +11,7 @@
 #include "check.h"
 #include "freezer.h"
 #include "job.h"
+#include "processors.h"
 
 using namespace fdmove;
 using test::Job;
@@ -247,4 +248,24 @@ TEST("a signal that arrives while the job is held is delivered once, when it run
     CHECK_OK(tracee->inject(SYS_getpid, {}, soon()));
   }
   CHECK_EQUAL(job.exit_status(), 1);
+}
+
+TEST("the tracer stands aside of the processor that a job is on, where it has another, and comes back") {
+  cpu_set_t before, aside, after;
+  CHECK_EQUAL(sched_getaffinity(0, sizeof before, &before), 0);
+  Job job(sleep_for_ever);
+  cpu_set_t theirs;
+  CPU_ZERO(&theirs);
+  for (size_t processor = 0; CPU_COUNT(&theirs) == 0; processor++)
+    if (CPU_ISSET(processor, &before)) CPU_SET(processor, &theirs);
+  CHECK_EQUAL(sched_setaffinity(job.pid(), sizeof theirs, &theirs), 0);
+  {
+    Aside standing({job.pid()});
+    CHECK_EQUAL(sched_getaffinity(0, sizeof aside, &aside), 0);
+  }
+  CHECK_EQUAL(sched_getaffinity(0, sizeof after, &after), 0);
+  CHECK(CPU_EQUAL(&before, &after));
+  cpu_set_t expected;
+  CPU_XOR(&expected, &before, &theirs);
+  CHECK(CPU_EQUAL(&aside, CPU_COUNT(&before) > 1 ? &expected : &before));
 }

@@ -12,6 +12,7 @@
  *   dumpable 0|1              uid UID            map FD LENGTH         setowner FD
  *   hint FD [N]               F_SET_RW_HINT      -> the hint that there is now
  *   notify FD                 F_NOTIFY of a directory, for names that are made
+ *   thread                    one more thread, which sleeps
  *   state                     one line of JSON: cwd, and of every fd above 2 what fcntl, lseek and fstat say
  */
 #include "target.h"
@@ -81,6 +82,11 @@ static void print_state(void) {
   }
   strcpy(out, "}}");
   answer("%s", text);
+}
+
+static void *sleep_for_ever(void *unused) {
+  for (;;) pause();
+  return unused;
 }
 
 static int to_child = -1;
@@ -198,6 +204,10 @@ static void run(char *line) {
     answer("ok");
   } else if (IS("setowner")) {
     CHECK(fcntl(fd, F_SETOWN, getpid()) == 0);
+    answer("ok");
+  } else if (IS("thread")) {
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, sleep_for_ever, NULL) == 0);
     answer("ok");
   } else if (IS("notify")) {
     CHECK(fcntl(fd, F_NOTIFY, DN_CREATE) == 0);
