@@ -235,6 +235,11 @@ export type NativePaths = {
    * microseconds everywhere on the same device. Null when it was not found.
    */
   findInode(root: Buffer, likely: Buffer, device: bigint, inode: bigint, microseconds: number): Buffer | null
+  /**
+   * The same for an inode by its handle, as name_to_handle_at(2) tells it and fdinfo of watches; `likely` is a name to try first, and
+   * `root` itself is ''.
+   */
+  findHandle(root: Buffer, likely: Buffer, type: number, handle: Buffer, microseconds: number): Buffer | null
   /** inotify(7): an fd that is read without waiting. */
   watchNew(): number
   /** Its watch descriptor: any change of the names in a directory, or of what they lead to. */

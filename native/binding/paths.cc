@@ -190,6 +190,14 @@ Napi::Value find_inode(const Napi::CallbackInfo& info) {
   return Napi::Buffer<char>::Copy(info.Env(), (*found)->data(), (*found)->size());
 }
 
+/** findHandle(root, likely name, type, handle, microseconds) -> relative path, or null. */
+Napi::Value find_handle(const Napi::CallbackInfo& info) {
+  auto found = fdmove::find_handle(to_bytes(info[0]), to_bytes(info[1]), to_fd(info[2]), to_bytes(info[3]), to_u64(info[4]));
+  if (!found.ok()) return throw_failure(info.Env(), found.failure());
+  if (!*found) return info.Env().Null();
+  return Napi::Buffer<char>::Copy(info.Env(), (*found)->data(), (*found)->size());
+}
+
 /** watchNew() -> fd, to be read without waiting: struct inotify_event. */
 Napi::Value watch_new(const Napi::CallbackInfo& info) {
   int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
@@ -250,6 +258,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("inodeAt", Napi::Function::New(env, inode_at, "inodeAt"));
   exports.Set("spaceOf", Napi::Function::New(env, space_of, "spaceOf"));
   exports.Set("setDirectoryPosition", Napi::Function::New(env, set_directory_position, "setDirectoryPosition"));
+  exports.Set("findHandle", Napi::Function::New(env, find_handle, "findHandle"));
   exports.Set("findInode", Napi::Function::New(env, find_inode, "findInode"));
   exports.Set("watchNew", Napi::Function::New(env, watch_new, "watchNew"));
   exports.Set("watchDirectory", Napi::Function::New(env, watch_directory, "watchDirectory"));

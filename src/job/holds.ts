@@ -18,6 +18,7 @@ import { locate, relativeOf } from '../scan/storage.js'
 import type { Place, WalkedFd } from '../scan/walk.js'
 import { mappedInode } from './mapped.js'
 import type { HeldFd, HeldInode, HeldInotify, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
+import { type Patience, WatchNames } from './watch-names.js'
 
 /** `table` is that of the process, by which its paths are understood. */
 export type HoldReader = {
@@ -25,7 +26,7 @@ export type HoldReader = {
   /** An fd on something of OLD. */
   heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined
   /** An inotify instance with a watch on OLD. */
-  heldInotify(fd: WalkedFd, info: FdInfo | undefined): HeldInotify | undefined
+  heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience): HeldInotify | undefined
   /** Mappings of files of OLD. Throws ENOENT, ESRCH when the process has ended. */
   heldMappings(tid: number, maps: Buffer, table: MountTable | undefined): JobProcess['mappings']
   /** A place (`kind` is `cwd`, `root` or an fd with its number) held through a mount that shows other owners than OLD does. */
@@ -40,6 +41,7 @@ export function createHoldReader(
   ownTable: MountTable,
   destination: readonly bigint[],
 ): HoldReader {
+  const watchNames = new WatchNames()
   return { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf }
 
   function heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined {
@@ -84,10 +86,10 @@ export function createHoldReader(
     }
   }
 
-  function heldInotify(fd: WalkedFd, info: FdInfo | undefined): HeldInotify | undefined {
+  function heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience): HeldInotify | undefined {
     if (info === undefined || !info.watches.some(({ device }) => device === storage.mount.device)) return undefined
     const watches = info.watches.map((watch): HeldWatch => {
-      const path = pathOfWatch(watch)
+      const path = pathOfWatch(watch, patience)
       const inode = path && watch.device === storage.mount.device ? inodeByPath(path) : undefined
       return { wd: watch.wd, mask: watch.mask, path, inode }
     })
@@ -96,18 +98,11 @@ export function createHoldReader(
     return { fd: fd.fd, flags: fd.flags & ~fileFlags.O_CLOEXEC, cloexec, watches, description: -1 }
   }
 
-  /** A name of the inode that a watch is on: its handle leads to it, through any mount of its file system. */
-  function pathOfWatch({ device, handle }: InotifyWatch): Buffer | undefined {
-    if (handle === undefined) return undefined
-    const onOld = device === storage.mount.device
-    const through = onOld ? storage.path : ownTable.mounts.find((mount) => mount.device === device)?.mountPoint
-    if (through === undefined) return undefined
-    try {
-      const path = native.pathOfHandle(through, handle.type, handle.bytes)
-      return path.length === 0 || printedPath(path).endsInDeleted ? undefined : path
-    } catch {
-      return undefined
-    }
+  /** A name of the inode that a watch is on, through any mount of its file system. */
+  function pathOfWatch(watch: InotifyWatch, patience: Patience): Buffer | undefined {
+    const onOld = watch.device === storage.mount.device
+    const mount = onOld ? storage.mount : ownTable.mounts.find(({ device }) => device === watch.device)
+    return mount && watchNames.pathOf(watch, onOld ? storage.path : mount.mountPoint, mount, patience)
   }
 
   /** What a path of ours leads to, when it lies on OLD. */

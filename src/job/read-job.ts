@@ -97,7 +97,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         .map(({ pid }) => pid),
     read(pids, moment = 'running') {
       for (let looks = 1; ; looks++) {
-        const snapshot = otherNames.fillIn(readOnce(pids), moment)
+        const snapshot = otherNames.fillIn(readOnce(pids, moment), moment)
         // What runs may change between two questions about one fd, or end: what looks odd is looked at again.
         if (
           moment === 'standing' ||
@@ -110,7 +110,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
     },
   }
 
-  function readOnce(pids: readonly number[]): JobSnapshot {
+  function readOnce(pids: readonly number[], moment: Moment): JobSnapshot {
     const { processes, ...made } = look(pids)
     const walked = processes.map(unpackProcess)
     for (const { pid, error, at } of walked)
@@ -120,7 +120,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
           : new FdmoveError('ERR_FDMOVE_PERMISSION', `process ${pid}: /proc/${pid}/${at} cannot be read: ${error}`, {
               pid,
             })
-    return digest(walked, made)
+    return digest(walked, made, moment)
   }
 
   function holdsAnything({ error, tasks, maps }: WalkedProcess): boolean {
@@ -132,12 +132,16 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
           cwd !== undefined ||
           root !== undefined ||
           exe !== undefined ||
-          fds.some((fd) => isPath(fd.link) || heldInotify(fd, infoOf(fd)) !== undefined),
+          fds.some((fd) => isPath(fd.link) || heldInotify(fd, infoOf(fd), 'never') !== undefined),
       )
     )
   }
 
-  function digest(walked: readonly WalkedProcess[], made: Pick<JobSnapshot, 'fingerprint' | 'walk'>): JobSnapshot {
+  function digest(
+    walked: readonly WalkedProcess[],
+    made: Pick<JobSnapshot, 'fingerprint' | 'walk'>,
+    moment: Moment,
+  ): JobSnapshot {
     const processes = withMemory(walked.flatMap((one) => jobProcess(one) ?? []))
     const alive = new Map(processes.map((one) => [one.pid, one]))
     const tasks = walked
@@ -160,7 +164,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         size: sizes.get(task.tid),
         limit: openFdLimit(pid),
         held: task.fds.flatMap((fd) => heldFd(fd, infos.get(fd), table) ?? []),
-        inotifies: task.fds.flatMap((fd) => heldInotify(fd, infos.get(fd)) ?? []),
+        inotifies: task.fds.flatMap((fd) => heldInotify(fd, infos.get(fd), moment) ?? []),
         epolls: task.fds.flatMap((fd) => {
           const info = infos.get(fd)
           return info !== undefined && info.epoll.length > 0 ? [{ fd: fd.fd, entries: info.epoll }] : []

@@ -116,7 +116,7 @@ for (const [from, to] of others) {
   }) => {
     const [old, fresh] = [await storage(from), await storage(to)]
     const targets = []
-    for (const kind of ['locks', 'deleted', 'directory', 'fifo'] as const) {
+    for (const kind of ['locks', 'deleted', 'directory', 'fifo', 'inotify'] as const) {
       const place = `${old.path}/${kind}`
       await execa('mkdir', [place])
       targets.push({ kind, target: await spawnTarget('kinds', kind, place) })
