@@ -11,20 +11,6 @@ namespace {
 
 constexpr uint64_t kGetEvents = 1;  // IORING_ENTER_GETEVENTS
 
-/** Gives all their registers back. One whose call hangs is left to that, where nobody waits for it. */
-Status end_injections(const std::vector<Tracee*>& threads) {
-  Status status = Done{};
-  // Without a deadline, as at the release: whatever came before, each gets them.
-  for (bool begins : {true, false}) {
-    for (Tracee* tracee : threads) {
-      if (tracee->stuck()) continue;
-      Status ended = begins ? tracee->begin_end_of_injection({}) : tracee->await_end_of_injection({});
-      if (status.ok()) status = ended;
-    }
-  }
-  return status;
-}
-
 }  // namespace
 
 Status run_task_work(const std::vector<Tracee*>& threads, std::span<const int32_t> rings, const Deadline& deadline, FaultInjector& faults) {
@@ -42,7 +28,7 @@ Status run_task_work(const std::vector<Tracee*>& threads, std::span<const int32_
     for (const auto& result : Tracee::inject_together(calls, deadline))
       if (status.ok() && !result.ok() && result.failure().error != ESRCH) status = result.failure();
   }
-  Status ended = end_injections(threads);
+  Status ended = Tracee::end_injections(threads);
   return status.ok() ? ended : status;
 }
 

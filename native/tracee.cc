@@ -265,6 +265,18 @@ Status Tracee::await_end_of_injection(const Deadline& deadline) {
   return Done{};
 }
 
+Status Tracee::end_injections(const std::vector<Tracee*>& threads) {
+  Status status = Done{};
+  for (bool begins : {true, false}) {
+    for (Tracee* tracee : threads) {
+      if (tracee->stuck()) continue;
+      Status ended = begins ? tracee->begin_end_of_injection({}) : tracee->await_end_of_injection({});
+      if (status.ok()) status = ended;
+    }
+  }
+  return status;
+}
+
 Status Tracee::enter_refuge(const Refuge& refuge) {
   refuge_ = refuge;
   if (landing_) FDMOVE_TRY(landing_->lead({refuge.code, refuge.control}));

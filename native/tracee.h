@@ -88,6 +88,11 @@ class Tracee {
     FDMOVE_TRY(begin_end_of_injection(deadline));
     return await_end_of_injection(deadline);
   }
+  /**
+   * The same for several threads, without a deadline: whatever came before, each gets its registers. One whose call hangs is left to
+   * that, where nobody waits for it.
+   */
+  static Status end_injections(const std::vector<Tracee*>& threads);
   /** The same in two halves, so that several threads do it at the same time. */
   Status begin_end_of_injection(const Deadline& deadline);
   Status await_end_of_injection(const Deadline& deadline);

@@ -21,6 +21,7 @@ export const errorKinds = {
   ERR_FDMOVE_PERMISSION: 'refused',
   ERR_FDMOVE_32BIT: 'refused',
   ERR_FDMOVE_SECCOMP: 'refused',
+  ERR_FDMOVE_LANDLOCK: 'refused',
   ERR_FDMOVE_IDENTITY: 'failed',
   // storages
   ERR_FDMOVE_NOT_A_DIRECTORY: 'refused',

@@ -97,6 +97,13 @@ export type Session = {
   readQueued(pid: number, fd: number): Buffer
   /** Every thread of the process does what io_uring has put off for it. The rings are fds of the process. */
   runTaskWork(pid: number, rings: Int32Array, deadlineUs: number): void
+  /**
+   * Makes a process like this thread, whom the thread may look at whatever its rights are, and yields its pid as the thread knows it:
+   * native/bystander.h. It lives as long as the session.
+   */
+  inviteBystander(tid: number): number
+  /** Every thread of the process, which stands, looks at it: pairs of a tid and its errno, 0 where it may. native/landlock.h. */
+  lookAtBystander(pid: number, bystander: number, deadlineUs: number): Int32Array
   sendFds(pid: number, remoteSocket: number, fds: readonly number[]): void
 }
 
@@ -166,6 +173,8 @@ export type Native = {
   changedPages(tid: number, start: bigint, end: bigint): BigUint64Array
   /** How many bytes of those pages other processes have as well, since fork(2). */
   sharedBytes(tid: number, start: bigint, end: bigint): bigint
+  /** Whether this kernel has Landlock and uses it. */
+  hasLandlock(): boolean
   /** Whether this kernel can re-point /proc/PID/exe. */
   canSetExe(): boolean
   /** Its number on this architecture. */

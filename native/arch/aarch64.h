@@ -41,6 +41,12 @@ using SyscallArgs = std::array<uint64_t, 6>;
 inline constexpr std::array<uint8_t, 4> kSyscallInstruction{0x01, 0x00, 0x00, 0xd4};
 inline constexpr size_t kInstructionStep = 4;
 
+/** mov x0, #0; to x3 the same; mov x8, #73 (ppoll); svc #0; and again. */
+inline constexpr std::array<uint8_t, 28> kSleepForEver{0x00, 0x00, 0x80, 0xd2, 0x01, 0x00, 0x80, 0xd2, 0x02, 0x00,
+                                                       0x80, 0xd2, 0x03, 0x00, 0x80, 0xd2, 0x28, 0x09, 0x80, 0xd2,
+                                                       0x01, 0x00, 0x00, 0xd4, 0xfa, 0xff, 0xff, 0x17};
+inline constexpr uint16_t kElfMachine = EM_AARCH64;
+
 /** Errors that the kernel keeps to itself (include/linux/errno.h): how a call that was cut short is to go on. */
 inline constexpr long kRestart = 512;               ///< ERESTARTSYS: again, unless a handler without SA_RESTART ran
 inline constexpr long kRestartAlways = 513;         ///< ERESTARTNOINTR

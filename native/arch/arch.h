@@ -4,6 +4,7 @@
  *
  *   Registers             the general registers of an event stop; read_registers() refuses what is not 64-bit code
  *   kSyscallInstruction   the bytes of the syscall instruction; kInstructionStep: where it can begin
+ *   kSleepForEver         a whole program, for kElfMachine
  *   accessors             program_counter, stack_pointer, interrupted_syscall, syscall_argument, ended_with_eintr
  *   reissue_syscall()     takes back an EINTR that only our stop has caused
  *   Injection             makes syscalls in one stopped thread: open, call, close

@@ -27,6 +27,10 @@ using Registers = user_regs_struct;
 inline constexpr std::array<uint8_t, 2> kSyscallInstruction{0x0f, 0x05};
 inline constexpr size_t kInstructionStep = 1;
 
+/** mov $SYS_pause, %eax; syscall; and again. */
+inline constexpr std::array<uint8_t, 9> kSleepForEver{0xb8, SYS_pause, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7};
+inline constexpr uint16_t kElfMachine = EM_X86_64;
+
 /** What read_registers() needs to know of the moment before the stop: nothing. */
 struct BeforeStop {};
 inline BeforeStop look_before_stop(pid_t) { return {}; }

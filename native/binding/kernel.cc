@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "exe_link.h"
+#include "landlock.h"
 #include "mapping_state.h"
 #include "page_map.h"
 
@@ -252,6 +253,9 @@ Napi::Value reserve_fds(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/** hasLandlock(): whether this kernel has it and uses it. */
+Napi::Value has_landlock(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), fdmove::has_landlock()); }
+
 /** canSetExe(): whether this kernel can re-point the executable of a process. */
 Napi::Value can_set_exe(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), fdmove::can_set_exe()); }
 
@@ -373,6 +377,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("mappingsAt", Napi::Function::New(env, mappings_at, "mappingsAt"));
   exports.Set("changedPages", Napi::Function::New(env, changed_pages, "changedPages"));
   exports.Set("sharedBytes", Napi::Function::New(env, shared_bytes, "sharedBytes"));
+  exports.Set("hasLandlock", Napi::Function::New(env, has_landlock, "hasLandlock"));
   exports.Set("canSetExe", Napi::Function::New(env, can_set_exe, "canSetExe"));
   exports.Set("signalling", Napi::Function::New(env, signalling, "signalling"));
   exports.Set("pidfdOpen", Napi::Function::New(env, pidfd_open, "pidfdOpen"));

@@ -11,8 +11,10 @@
 #include <set>
 #include <sys/prctl.h>
 
+#include "bystander.h"
 #include "fd_passing.h"
 #include "freezer.h"
+#include "landlock.h"
 #include "pipe_copy.h"
 #include "proc_walk.h"
 #include "processors.h"
@@ -64,6 +66,8 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::queued_bytes>("queuedBytes"),
                            InstanceMethod<&Session::read_queued>("readQueued"),
                            InstanceMethod<&Session::run_task_work>("runTaskWork"),
+                           InstanceMethod<&Session::invite_bystander>("inviteBystander"),
+                           InstanceMethod<&Session::look_at_bystander>("lookAtBystander"),
                        });
   }
 
@@ -496,6 +500,30 @@ class Session : public Napi::ObjectWrap<Session> {
     return finished(info.Env(), fdmove::run_task_work(threads, {rings.Data(), rings.ElementLength()}, deadline(info[2]), faults_));
   }
 
+  /** inviteBystander(tid) -> the pid that this thread knows it by: native/bystander.h. It lives as long as the session. */
+  Napi::Value invite_bystander(const Napi::CallbackInfo& info) {
+    auto made = Bystander::like(static_cast<pid_t>(to_i64(info[0])));
+    if (!made.ok()) return throw_failure(info.Env(), made.failure());
+    bystanders_.push_back(made.take());
+    return Napi::Number::New(info.Env(), bystanders_.back().pid_there());
+  }
+
+  /** lookAtBystander(pid, bystander, deadlineUs) -> pairs of a thread of the process and its errno: native/landlock.h. */
+  Napi::Value look_at_bystander(const Napi::CallbackInfo& info) {
+    pid_t pid = static_cast<pid_t>(to_i64(info[0]));
+    std::vector<Tracee*> threads;
+    for (Tracee* tracee : freezer_.threads())
+      if (tracee->pid() == pid) threads.push_back(tracee);
+    auto errors = fdmove::look_at_bystander(threads, static_cast<pid_t>(to_i64(info[1])), deadline(info[2]), faults_);
+    if (!errors.ok()) return throw_failure(info.Env(), errors.failure());
+    auto pairs = Napi::Int32Array::New(info.Env(), 2 * threads.size());
+    for (size_t at = 0; at < threads.size(); at++) {
+      pairs[2 * at] = threads[at]->tid();
+      pairs[2 * at + 1] = (*errors)[at];
+    }
+    return pairs;
+  }
+
   Napi::Value send_fds(const Napi::CallbackInfo& info) {
     if (faults_.hit()) return throw_failure(info.Env(), Failure{EIO, "sendmsg", Side::kTracer, 0, nullptr, "failed on purpose"});
     std::vector<int> fds;
@@ -519,6 +547,7 @@ class Session : public Napi::ObjectWrap<Session> {
   std::map<pid_t, MappingStates> approached_;
   std::vector<std::unique_ptr<Remapper>> remappers_;
   std::vector<std::unique_ptr<Program>> programs_;
+  std::vector<Bystander> bystanders_;
 };
 
 }  // namespace

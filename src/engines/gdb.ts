@@ -310,6 +310,8 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     begin: () => false,
     beginLook: () => false,
     firstDifference: none('look at many fds'),
+    inviteBystander: none('ask whether a process is under Landlock'),
+    lookAtBystander: none('ask whether a process is under Landlock'),
     runTaskWork: none('wait for requests of io_uring'),
   }
 }

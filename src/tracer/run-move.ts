@@ -20,6 +20,7 @@ import type { MoveResult } from '../report/result.js'
 import { keepProcessorsAwake } from './awake.js'
 import { collectGarbage, collectGarbageInPeace } from './garbage.js'
 import { hurryGracePeriods } from './grace-periods.js'
+import { landlockSuspects } from './landlock.js'
 import { prepareLeave, preparePuttingBack } from './leave.js'
 import { closure, isAlive, type Job, lookAt, type MoveRequest } from './look-at.js'
 import { approachMappings } from './mapped-as-before.js'
@@ -129,6 +130,8 @@ async function moveWith(
       stageMore(plan, { destination, staged, opened, deadlineUs })
     const hidden = request.putsBack !== undefined
     const mayAsk = limits.cheapCalls && job.reader.local && isLocal(job.to.path)
+    const holders = [...new Set(job.plan.units.map(({ pid }) => pid))]
+    const landlock = limits.cheapCalls ? landlockSuspects(session, holders) : { suspects: [], doubts: [] }
     const { pids, prepared, newcomers } = rehearse(request, job, stage, {
       session,
       reader: job.reader,
@@ -155,6 +158,7 @@ async function moveWith(
       sources: opened,
       pids,
       newcomers,
+      landlock,
       stageMore: stage,
       mayAsk,
       hidden,

@@ -10,6 +10,7 @@ import { native, type Session, type StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
+import { type LandlockSuspects, refuseLandlocked } from './landlock.js'
 import type { Leave } from './leave.js'
 import { type Expected, expectedAfter } from './looks.js'
 import { areMappedAsBefore } from './mapped-as-before.js'
@@ -30,6 +31,8 @@ export type SwitchContext = SwitchTools & {
   readonly pids: readonly number[]
   /** Looks for processes that should be frozen too, given those that are or could not be, and the threads that stand. */
   readonly newcomers: (known: ReadonlySet<number>, threads: readonly Thread[]) => readonly number[]
+  /** Who is to be asked whether Landlock has them. */
+  readonly landlock: LandlockSuspects
   /** Puts something in the old place, while the job stands still. */
   readonly leave: Leave | undefined
   readonly maxPauseUs: number
@@ -114,6 +117,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   let { prepared } = context
   let settled: SwitchOutcome['settled']
   let workplaces: readonly NamedWorkplace[]
+  let doubts: readonly string[]
   // From here on threads stand. freeze() lets everything go by itself when it fails.
   let threads = frozen(context, clock, context.pids)
   try {
@@ -130,6 +134,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     clock.mark('stop')
 
     const pids = [...new Set(threads.map(({ pid }) => pid))]
+    doubts = refuseLandlocked(session, context.landlock, new Set(pids), deadlineUs)
     const standing = new Set(threads.map(({ tid }) => tid))
     const areThere = prepared.programs.every(({ unit }) => standing.has(unit.tid))
     let ahead = mayRunAhead && areThere ? runAhead(session, prepared) : undefined
@@ -175,7 +180,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     throw undone(session, error, clock)
   }
   // The job lives on NEW: what fails from here on is told, and undoes nothing.
-  const notes = tidyUp(session, prepared.programs, workplaces)
+  const notes = [...doubts, ...tidyUp(session, prepared.programs, workplaces)]
   clock.mark('resume')
   return {
     plan: prepared.plan,
