@@ -4,12 +4,15 @@
  *   promise   has set PR_SET_NO_NEW_PRIVS
  *   rules     puts itself under rules of Landlock that give all rights below DIRECTORY; and none elsewhere
  *   thread    the same, but one thread of it alone
+ * Without arguments it only tells by its status whether there is Landlock here.
  * A line on stdin is appended to the log, and a file of that name is made and removed in the working directory: `ok`, or `denied`.
  */
 #include "target.h"
 
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+
+enum { kCreateRuleset = 444, kAddRule = 445, kRestrictSelf = 446, kVersion = 1, kPathBeneath = 1 };
 
 struct Ruleset {
   uint64_t filesystem;
@@ -22,7 +25,6 @@ struct __attribute__((packed)) BeneathRule {
 static const char *directory;
 
 static void restrict_self(void) {
-  enum { kCreateRuleset = 444, kAddRule = 445, kRestrictSelf = 446, kPathBeneath = 1 };
   struct Ruleset handled = {.filesystem = (1 << 13) - 1}; /* all of the first version */
   int rules = (int)syscall(kCreateRuleset, &handled, sizeof handled, 0);
   CHECK(rules >= 0);
@@ -42,6 +44,7 @@ static void *restricted_thread(void *restricted) {
 }
 
 int main(int argc, char **argv) {
+  if (argc == 1) return syscall(kCreateRuleset, NULL, 0, kVersion) > 0 ? 0 : 1;
   CHECK(argc >= 3);
   directory = decode(argv[1]);
   CHECK(chdir(directory) == 0);
