@@ -204,6 +204,11 @@ bool has_final_flags(int fd) {
   return read_flags(fd, flags) && (flags & kFinalFlags) != 0;
 }
 
+bool is_encrypted(int fd) {
+  int flags = 0;
+  return read_flags(fd, flags) && (flags & FS_ENCRYPT_FL) != 0;
+}
+
 void clear_forbidding_flags(int fd) { write_flags(fd, 0, kForbiddingFlags); }
 
 }  // namespace fdmove

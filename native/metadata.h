@@ -29,6 +29,9 @@ bool copy_final_flags(int from, int to);
 /** Whether copy_final_flags() would find any. */
 bool has_final_flags(int fd);
 
+/** Whether fscrypt keeps it encrypted on its device. */
+bool is_encrypted(int fd);
+
 /** Takes back append-only and immutable, so that the file can be removed. */
 void clear_forbidding_flags(int fd);
 

@@ -257,6 +257,8 @@ export type NativePaths = {
   copyAttributes(from: number, to: number): void
   copyTimes(from: number, to: number): void
   copyCreationFlags(from: number, to: number): void
+  /** fscrypt keeps it encrypted on its device. Not known of an O_PATH fd. */
+  isEncrypted(fd: number): boolean
   /** It has inode flags that sealAll() brings over at last. */
   hasFinalFlags(fd: number): boolean
   /** True when the file can now not be removed before clearForbiddingFlags(). */

@@ -227,6 +227,10 @@ Napi::Value has_final_flags(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), fdmove::has_final_flags(to_fd(info[0])));
 }
 
+Napi::Value is_encrypted(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), fdmove::is_encrypted(to_fd(info[0])));
+}
+
 Napi::Value copy_creation_flags(const Napi::CallbackInfo& info) {
   fdmove::copy_creation_flags(to_fd(info[0]), to_fd(info[1]));
   return info.Env().Undefined();
@@ -265,6 +269,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("copyAttributes", Napi::Function::New(env, copy_attributes, "copyAttributes"));
   exports.Set("copyTimes", Napi::Function::New(env, copy_times, "copyTimes"));
   exports.Set("hasFinalFlags", Napi::Function::New(env, has_final_flags, "hasFinalFlags"));
+  exports.Set("isEncrypted", Napi::Function::New(env, is_encrypted, "isEncrypted"));
   exports.Set("copyCreationFlags", Napi::Function::New(env, copy_creation_flags, "copyCreationFlags"));
   exports.Set("copyFinalFlags", Napi::Function::New(env, copy_final_flags, "copyFinalFlags"));
   exports.Set("clearForbiddingFlags", Napi::Function::New(env, clear_forbidding_flags, "clearForbiddingFlags"));

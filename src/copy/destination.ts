@@ -11,7 +11,7 @@ import { Departed } from './departed.js'
 import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
-import { type Item, Items, noteAttributes, sealings, writersOf } from './items.js'
+import { type Item, Items, isLeftInPlain, noteAttributes, sealings, writersOf } from './items.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace } from './placing.js'
 import { join, keyOf, relativeTo } from './relative-path.js'
@@ -105,6 +105,18 @@ export function openDestination(options: DestinationOptions): Destination {
     items.attic.remove()
     directories.close()
     return left
+  }
+
+  /** What is in an encrypted directory is encrypted as well: of a tree its directories are enough. */
+  function plainNotes(): string[] {
+    const made = directories.pairs.filter(({ old, directory }) => isLeftInPlain(old, directory.fd))
+    const paths = [...made.map(({ directory }) => directory.path.toString()), ...items.inPlain]
+    if (paths.length === 0) return []
+    const first = join(options.from, Buffer.from(paths[0]!)).toString()
+    const others = paths.length === 1 ? '' : ` and ${paths.length - 1} more`
+    return [
+      `${first}${others}: encrypted at OLD (fscrypt), and in plain at NEW, where the directory that it lies in has no encryption policy`,
+    ]
   }
 
   const abort = () => control.cancel()
@@ -354,6 +366,7 @@ export function openDestination(options: DestinationOptions): Destination {
           ]
         : []),
       ...directories.leaving.map((path) => `${path.toString()}: is gone from OLD, and is not empty at NEW`),
+      ...plainNotes(),
     ],
 
     leftInTree() {

@@ -46,6 +46,8 @@ export class Items {
   tree: Tree | null = null
   /** What is replaced by anybody, until it is known whether it has to come back. */
   readonly attic: Attic
+  /** Files that are encrypted at OLD and are not at NEW, by their first names. */
+  readonly inPlain = new Set<string>()
   readonly #options: Pick<DestinationOptions, 'to' | 'copy' | 'overwrite'>
   readonly #namesLeft: (source: CopySource) => readonly Buffer[]
   readonly #lost: (path: Buffer) => void
@@ -109,6 +111,7 @@ export class Items {
     if (source.kind === 'file') {
       if (source.direct) checkDirectIo(source.fd, staged.fd, paths[0]?.toString() ?? 'a deleted file')
       if (!staged.foreign) native.copyCreationFlags(source.fd, staged.fd)
+      if (isLeftInPlain(source.fd, staged.fd)) this.inPlain.add(source.names[0]?.toString() ?? '(deleted)')
       const allowed = { ...writersOf(source), leased: source.leased ?? false }
       copy = new native.LiveCopy(source.fd, staged.fd, { ...allowed, patch: !staged.foreign })
     }
@@ -276,6 +279,10 @@ export class Items {
     this.#directories.sync()
     return renamed
   }
+}
+
+export function isLeftInPlain(old: number, fresh: number): boolean {
+  return native.isEncrypted(old) && !native.isEncrypted(fresh)
 }
 
 /** Before its attributes are copied: what is needed to know later whether they have to be copied again. */
