@@ -50,7 +50,9 @@ function renderFreedom(scan: StorageScan, freedom: StorageFreedom): string[] {
     return `The kernel says that ${place} is ${mount.state === 'free' ? 'free: umount would succeed' : 'in use'}.`
   })
   if (freedom.state === 'busy' && scan.holds.length === 0)
-    lines.push('What uses it cannot be seen in /proc: perhaps an fd on its way through a unix socket.')
+    lines.push(
+      'What uses it cannot be seen in /proc: perhaps an fd on its way through a unix socket, or in events of fanotify that nobody has read.',
+    )
   return lines
 }
 
@@ -148,7 +150,10 @@ export function describeHostHold(hold: HostHold): string {
       return `${hold.device} on ${showPath(hold.backing)}`
     case 'swap':
     case 'nfsd':
+    case 'interpreter':
       return showPath(hold.path)
+    case 'uprobe':
+      return `${hold.event} in ${showPath(hold.path)}`
     case 'submount':
       return `${showPath(hold.mountPoint)} (${hold.type})`
     case 'overlay':

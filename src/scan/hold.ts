@@ -105,6 +105,10 @@ export type HostHold =
   /** An overlay with a layer on it: umount may succeed, the file system stays in use. */
   | { readonly kind: 'overlay'; readonly mountPoint: Buffer; readonly layer: Buffer; readonly namespace: number }
   | { readonly kind: 'nfsd'; readonly path: Buffer }
+  /** Of binfmt_misc, opened when it was registered (flag F). `entry` is the file that it is taken back by. */
+  | { readonly kind: 'interpreter'; readonly path: Buffer; readonly entry: Buffer }
+  /** A file with a uprobe in it, as tracefs names the event; whether it is switched on does not matter. */
+  | { readonly kind: 'uprobe'; readonly path: Buffer; readonly event: string }
   /** The storage, or a part of it, mounted in another place or in another mount namespace. */
   | {
       readonly kind: 'mount'

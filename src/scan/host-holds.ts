@@ -24,6 +24,8 @@ export function hostHolds(context: HostContext): HostHold[] {
     ...submounts(context),
     ...overlays(context),
     ...exports(context),
+    ...interpreters(context),
+    ...uprobes(context),
     ...otherMounts(context),
   ]
 }
@@ -32,7 +34,7 @@ function isOnStorage(path: Buffer, { storage, mounts }: HostContext, table: Moun
   return locate(storage, { path, mountId: 0, device: undefined }, table, mounts) !== undefined
 }
 
-function readIfThere(path: string): Buffer {
+function readIfThere(path: string | Buffer): Buffer {
   try {
     return readFileSync(path)
   } catch {
@@ -118,6 +120,55 @@ export function parseExports(text: Buffer): Buffer[] {
     const end = line.findIndex((byte) => byte === 0x20 || byte === 0x09)
     return line[0] === 0x2f && end > 0 ? [unescapeOctal(line.subarray(0, end))] : []
   })
+}
+
+/** Those of binfmt_misc that the kernel has opened once for all (flag F), as those of emulators for containers are. */
+function interpreters(context: HostContext): HostHold[] {
+  return mountedHere(context, 'binfmt_misc').flatMap((directory) =>
+    namesIn(directory).flatMap((name): HostHold[] => {
+      const entry = Buffer.concat([directory, Buffer.from('/'), name])
+      const path = parseInterpreter(readIfThere(entry))
+      return path !== undefined && isOnStorage(path, context, context.ownTable)
+        ? [{ kind: 'interpreter', path, entry }]
+        : []
+    }),
+  )
+}
+
+/** The interpreter of an entry of binfmt_misc that is kept open; undefined of any other. */
+export function parseInterpreter(text: Buffer): Buffer | undefined {
+  const lines = splitLines(text)
+  const isKept = lines.some((line) => /^flags: .*F/.test(line.toString('latin1')))
+  const line = lines.find((line) => line.toString('latin1').startsWith('interpreter '))
+  return isKept ? line?.subarray('interpreter '.length) : undefined
+}
+
+function uprobes(context: HostContext): HostHold[] {
+  const found = new Map<string, HostHold>()
+  for (const directory of mountedHere(context, 'tracefs'))
+    for (const { event, path } of parseUprobes(readIfThere(Buffer.concat([directory, Buffer.from('/uprobe_events')]))))
+      if (isOnStorage(path, context, context.ownTable)) found.set(event, { kind: 'uprobe', path, event })
+  return [...found.values()]
+}
+
+/** The events of uprobe_events: `p:GROUP/NAME PATH:0xOFFSET ARGUMENTS`, or r for one at the return. */
+export function parseUprobes(text: Buffer): { readonly event: string; readonly path: Buffer }[] {
+  return splitLines(text).flatMap((line) => {
+    const [, event, path] = /^[pr]\d*:(\S+) (.+?):0x[0-9a-f]+/i.exec(line.toString('latin1')) ?? []
+    return event === undefined || path === undefined ? [] : [{ event, path: Buffer.from(path, 'latin1') }]
+  })
+}
+
+function mountedHere({ ownTable }: HostContext, type: string): Buffer[] {
+  return ownTable.mounts.filter((mount) => mount.type === type).map(({ mountPoint }) => mountPoint)
+}
+
+function namesIn(directory: Buffer): Buffer[] {
+  try {
+    return readdirSync(directory, 'buffer').filter((name) => !['register', 'status'].includes(name.toString()))
+  } catch {
+    return []
+  }
 }
 
 /** Every other mount of the storage, here and in other mount namespaces: each is a life of its own. */

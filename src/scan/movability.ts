@@ -100,6 +100,10 @@ function withoutProcess(hold: Exclude<Hold, { holder: unknown }>): string {
       return 'umount the overlay first; the file system stays in use until then'
     case 'nfsd':
       return 'exportfs -u it first'
+    case 'interpreter':
+      return `unregister it first: echo -1 >${hold.entry.toString()}`
+    case 'uprobe':
+      return `end what watches there first, or remove it: echo -:${hold.event} >>uprobe_events, in tracefs`
     case 'mount':
       return hold.own ? 'umount it too' : 'umount it in that mount namespace too, or end its processes'
     case 'orphan-socket':

@@ -7,6 +7,7 @@ import { compileTarget } from './target.js'
 /** The needs that may be missing where CI runs, each with its reason. Any other skipped test fails there. */
 export const allowedSkips: Readonly<Record<string, string>> = {
   blkio: 'a test needs requests that take long, which the block throttling of cgroups of version 1 makes',
+  binfmt_misc: 'some kernels are built without binfmt_misc',
   chromium: 'the page of --report is looked at in a browser where there is one; unit tests check what it holds',
   exfat: 'a file system without letter case takes FUSE here, which a container may not have',
   fscrypt: 'some kernels are built without encryption of files',
@@ -15,6 +16,7 @@ export const allowedSkips: Readonly<Record<string, string>> = {
   landlock: 'some kernels are built without Landlock, or use it not',
   memcg: 'a test needs a memory cgroup of its own, which a container may not make',
   'rcu-expedited': 'a container may have /sys for reading only; what a test looks at is set there',
+  uprobes: 'some kernels are built without events for uprobes',
   yama: 'the kernel of the CI machine is built without Yama; the arm64 guest has it',
 }
 

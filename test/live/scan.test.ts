@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // `fdmove scan`: every way in which a process, or none, can hold a storage, on real mounts.
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { execa } from 'execa'
 import type { Cleanup } from '../helpers/cleanup.js'
@@ -330,6 +330,36 @@ test('what keeps a storage without a process: loop device, swap file, submount, 
     ]),
   )
   expect(found.free.state).toBe('busy')
+})
+
+test('an interpreter of binfmt_misc and a uprobe on it keep a storage as well', async ({
+  storage,
+  cleanup,
+  dirs,
+  skip,
+}) => {
+  const { path } = await storage('ext4')
+  const [interpreter, program] = [join(path, 'interpreter'), join(path, 'program')]
+  for (const file of [interpreter, program]) await execa('cp', ['/bin/true', file])
+  const mounted = await execa('mount', ['-t', 'binfmt_misc', 'none', dirs.new], { reject: false })
+  need({ skip }, 'binfmt_misc', mounted.exitCode === 0, 'no CONFIG_BINFMT_MISC')
+  cleanup.add('mounts', () => execa('umount', [dirs.new]))
+  const entry = `fdmove-test-${process.pid}`
+  writeFileSync(join(dirs.new, 'register'), `:${entry}:M::FDMOVETEST::${interpreter}:F`)
+  cleanup.add('mounts', () => writeFileSync(join(dirs.new, entry), '-1'))
+  const tracing = '/sys/kernel/tracing'
+  if (!existsSync(join(tracing, 'uprobe_events'))) await mount(cleanup, '-t', 'tracefs', 'tracefs', tracing)
+  need({ skip }, 'uprobes', existsSync(join(tracing, 'uprobe_events')), 'no CONFIG_UPROBE_EVENTS')
+  const event = `fdmove_test/p${process.pid}`
+  appendFileSync(join(tracing, 'uprobe_events'), `p:${event} ${program}:0x1000\n`)
+  cleanup.add('mounts', () => appendFileSync(join(tracing, 'uprobe_events'), `-:${event}\n`))
+
+  const found = await scan(path)
+  expect(found.free.state).toBe('busy')
+  expect(found.holds).toEqual([
+    expect.objectContaining({ kind: 'interpreter', path: interpreter, entry: join(dirs.new, entry) }),
+    expect.objectContaining({ kind: 'uprobe', path: program, event }),
+  ])
 })
 
 test('names with newlines and bytes that are not UTF-8 come through', async ({ storage, spawnTarget }) => {
