@@ -29,8 +29,9 @@ Result<std::string> path_of_handle(const std::string& directory, int type, const
   // An inode whose dentry was dropped comes back without parents, and prints as the root; so does the root itself.
   struct stat found, named;
   std::string result(path, static_cast<size_t>(length));
-  bool proved = fstat(file.get(), &found) == 0 && stat(result.c_str(), &named) == 0 && found.st_ino == named.st_ino &&
-                found.st_dev == named.st_dev;
+  if (fstat(file.get(), &found) != 0) return kernel_failure("fstat");
+  if (found.st_nlink == 0) return Failure{ESTALE, "open_by_handle_at", Side::kTracer, 0, nullptr, "it has no name any more"};
+  bool proved = stat(result.c_str(), &named) == 0 && found.st_ino == named.st_ino && found.st_dev == named.st_dev;
   return proved ? result : std::string();
 }
 

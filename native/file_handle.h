@@ -11,7 +11,7 @@ namespace fdmove {
 /**
  * A path of the inode, as seen through the mount that `directory` lies on. open_by_handle_at(2) with O_PATH: the file
  * itself is not opened. Empty when the inode is there but no name of it is known to the kernel just now.
- * Errors: EPERM (CAP_DAC_READ_SEARCH), ESTALE (gone), EOPNOTSUPP.
+ * Errors: EPERM (CAP_DAC_READ_SEARCH), ESTALE (gone, or without any name), EOPNOTSUPP.
  */
 Result<std::string> path_of_handle(const std::string& directory, int type, const std::string& handle);
 

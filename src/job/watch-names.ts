@@ -19,13 +19,14 @@ export class WatchNames {
 
   /**
    * An absolute path of the inode below `through`, a directory on `mount`; undefined where none is found. Where the handle may not be
-   * opened (an overlay without `nfs_export`, a user who is not root), the names below `through` are asked for theirs.
+   * opened (an overlay without `nfs_export`, a user who is not root), or the kernel has forgotten the names of what it leads to, as it does
+   * with files that nobody has open when it needs memory, the names below `through` are asked for theirs.
    */
   pathOf({ handle }: InotifyWatch, through: Buffer, mount: Mount, patience: Patience): Buffer | undefined {
     if (handle === undefined) return undefined
     try {
       const path = native.pathOfHandle(through, handle.type, handle.bytes)
-      return path.length === 0 || printedPath(path).endsInDeleted ? undefined : path
+      if (path.length > 0) return printedPath(path).endsInDeleted ? undefined : path
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && !(code === 'ESTALE' && mount.type === 'overlay'))

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A queue of inotify cannot be moved. Where events wait in it, the job is let go to read them.
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { need } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
 
 test('a job that is behind with its inotify events is moved when it has read them', async ({
@@ -84,3 +86,26 @@ test('what a move has replaced is back, in its place, when it fails at last', as
   for (const name of ['log', 'other']) expect(readFileSync(`${to.path}/d/${name}`, 'utf8')).toBe('was there')
   expect(await target.send('check')).toBe('ok')
 })
+
+for (const type of ['ext4', 'xfs', 'btrfs'] as const) {
+  test(`a watch on a file of ${type} whose names the kernel has forgotten is moved`, async ({
+    storage,
+    spawnTarget,
+    fdmove,
+    skip,
+  }) => {
+    need({ skip }, 'root', process.getuid?.() === 0, 'only root can make the kernel forget names')
+    const [old, to] = [await storage(type), await storage('ext4')]
+    mkdirSync(`${old.path}/d`)
+    writeFileSync(`${old.path}/d/watched`, '')
+    const target = await spawnTarget('told', `${old.path}/d/watched`)
+    execFileSync('sync')
+    writeFileSync('/proc/sys/vm/drop_caches', '2')
+    const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s')
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    expect(await target.send('told')).toBe('nothing')
+    await old.umount()
+    writeFileSync(`${to.path}/d/watched`, 'more')
+    expect(await target.send('told')).toMatch(/^2:/)
+  })
+}

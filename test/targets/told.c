@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * told DIRECTORY...: watches directories by inotify for names that come and go.
+ * told PATH...: watches directories by inotify for names that come and go, and files for what is written to them.
  *   told -> what it has been told since it last answered, `MASK:NAME` each, or `nothing`
  */
 #include "target.h"
@@ -10,8 +10,12 @@
 int main(int argc, char **argv) {
   int inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   CHECK(inotify >= 0);
-  for (int n = 1; n < argc; n++)
-    CHECK(inotify_add_watch(inotify, decode(argv[n]), IN_CREATE | IN_DELETE | IN_MOVE) >= 0);
+  for (int n = 1; n < argc; n++) {
+    struct stat status;
+    const char *path = decode(argv[n]);
+    CHECK(stat(path, &status) == 0);
+    CHECK(inotify_add_watch(inotify, path, S_ISDIR(status.st_mode) ? IN_CREATE | IN_DELETE | IN_MOVE : IN_MODIFY) >= 0);
+  }
   answer("ready");
   char line[64];
   while (next_line(line, sizeof line)) {
