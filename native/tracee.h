@@ -98,7 +98,7 @@ class Tracee {
   Status await_end_of_injection(const Deadline& deadline);
 
   /** While an injection is open (else without the signal mask): how the thread would go on by itself from where it was stopped. */
-  [[nodiscard]] arch::Home home() const { return arch::home_of(registers_, signal_mask_); }
+  [[nodiscard]] arch::Home home() const { return arch::home_of(tid_, registers_, signal_mask_); }
   /** It has gone there, and stands in an event stop in its own code: no injection is open any more. */
   Status came_home(const Deadline& deadline);
   /** A call that it makes in a batch did not come back. */

@@ -393,7 +393,7 @@ class Injection {
 /** No thread of the job runs a batch itself: without a free register there is no branch back to where it was. */
 inline constexpr bool kHasGuests = false;
 using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
-inline Home home_of(const Registers&, uint64_t) { return {}; }
+inline Home home_of(pid_t, const Registers&, uint64_t) { return {}; }
 inline Status put_back(pid_t, const Registers&) { return Done{}; }
 inline Status send_from(pid_t, const Registers&, uint64_t, uint64_t) { return Done{}; }
 

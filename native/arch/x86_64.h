@@ -17,6 +17,7 @@
 #include <sys/user.h>
 
 #include "arch/batch_layout.h"
+#include "remote_memory.h"
 #include "stepping.h"
 
 namespace fdmove::arch {
@@ -107,6 +108,13 @@ inline Status send_from(pid_t tid, Registers registers, uint64_t address, uint64
 /** A thread of the job may run a batch itself, and find home from it. */
 inline constexpr bool kHasGuests = true;
 
+/** Whether the call that a thread was stopped in was made by `int $0x80`: it has the number that 32-bit programs know it by. */
+inline bool is_called_as_32bit(pid_t tid, const Registers& at) {
+  constexpr std::array<uint8_t, 2> kInterrupt{0xcd, 0x80};
+  std::array<uint8_t, 2> instruction{};
+  return read_remote(tid, at.rip - instruction.size(), instruction.data(), instruction.size()).ok() && instruction == kInterrupt;
+}
+
 /** BatchHome of batch_layout.h. */
 using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
 
@@ -114,7 +122,8 @@ using Home = std::array<uint64_t, FDMOVE_HOME_SIZE / sizeof(uint64_t)>;
  * How a thread that was stopped with these registers and this signal mask goes on by itself. A call that was cut short is made
  * again, as the kernel would have done where no signal came: handle_signal() and arch_do_signal_or_restart() in arch/x86/kernel/signal.c.
  */
-inline Home home_of(const Registers& stopped, uint64_t signal_mask) {
+inline Home home_of(pid_t tid, const Registers& stopped, uint64_t signal_mask) {
+  constexpr uint64_t kRestartFor32bit = 0;  // restart_syscall of asm/unistd_32.h
   Registers at = stopped;
   if (interrupted_syscall(at) != -1) {
     switch (static_cast<long>(at.rax)) {
@@ -125,7 +134,7 @@ inline Home home_of(const Registers& stopped, uint64_t signal_mask) {
         at.rip -= kSyscallInstruction.size();
         break;
       case -516:  // ERESTART_RESTARTBLOCK
-        at.rax = SYS_restart_syscall;
+        at.rax = is_called_as_32bit(tid, stopped) ? kRestartFor32bit : SYS_restart_syscall;
         at.rip -= kSyscallInstruction.size();
         break;
       default: break;

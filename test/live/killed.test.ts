@@ -20,6 +20,7 @@ import { slowness, until } from '../helpers/deadline.js'
 import { heldBelow, holdState, type Storages, tryMove } from '../helpers/move.js'
 import { procState, threadStates } from '../helpers/proc-state.js'
 import { commandPath } from '../helpers/root.js'
+import { need32Bit } from '../helpers/skip.js'
 import type { Target } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -270,6 +271,14 @@ async function killedAtEachCall(target: Target, dirs: Storages, check: () => Pro
 test.describe('SIGKILL of the tracer at each of its calls', () => {
   test.for(['spinning', 'parked'])('leaves a thread that is %s every register', async (how, { dirs, spawnTarget }) => {
     const target = await spawnTarget('registers', `${dirs.old}/log`, how)
+    expect(
+      await killedAtEachCall(target, dirs, async () => expect(await target.send('check')).toBe('ok')),
+    ).toBeGreaterThan(5)
+  })
+
+  test('leaves a call that was made as 32-bit programs make theirs to its end', async ({ dirs, spawnTarget, skip }) => {
+    need32Bit({ skip })
+    const target = await spawnTarget('x86-old-call', `${dirs.old}/log`)
     expect(
       await killedAtEachCall(target, dirs, async () => expect(await target.send('check')).toBe('ok')),
     ).toBeGreaterThan(5)
