@@ -55,8 +55,16 @@ Result<prctl_mm_map> map_with_exe(const Injector& injector, int fd) {
   return map;
 }
 
-/** Our number of a task whose number in its own pid namespace is `inner`; it is traced by us. */
-pid_t find_traced(pid_t inner) {
+/** The numbers of a task, from our pid namespace to its own. proc_pid_status(5). */
+std::vector<pid_t> numbers_in(const std::string& status) {
+  std::istringstream words{std::string(proc_field(status, "NSpid"))};
+  std::vector<pid_t> numbers;
+  for (pid_t number = 0; words >> number;) numbers.push_back(number);
+  return numbers;
+}
+
+/** Our number of the child of `parent` whose numbers are `depth` many and end with `inner`; it is traced by us. 0 when there is none. */
+pid_t find_traced_child(const std::string& parent, size_t depth, pid_t inner) {
   const std::string ours = std::to_string(getpid());
   DIR* proc = opendir("/proc");
   if (proc == nullptr) return 0;
@@ -65,11 +73,10 @@ pid_t find_traced(pid_t inner) {
     pid_t pid = atoi(entry->d_name);
     if (pid <= 0) continue;
     auto status = read_proc("/proc/" + std::to_string(pid) + "/status");
-    if (!status.ok() || proc_field(*status, "TracerPid") .substr(0, ours.size() + 1) != ours + "\n") continue;
-    std::string_view numbers = proc_field(*status, "NSpid");
-    numbers = numbers.substr(0, numbers.find('\n'));
-    size_t last = numbers.find_last_of(" \t");
-    if (last != std::string_view::npos && atoi(std::string(numbers.substr(last + 1)).c_str()) == inner) found = pid;
+    if (!status.ok() || proc_field(*status, "TracerPid") != ours || proc_field(*status, "PPid") != parent) continue;
+    // A child may live in a pid namespace below, where numbers begin anew.
+    auto numbers = numbers_in(*status);
+    if (numbers.size() == depth && numbers.back() == inner) found = pid;
   }
   closedir(proc);
   return found;
@@ -79,9 +86,8 @@ pid_t find_traced(pid_t inner) {
 pid_t number_of(pid_t parent, pid_t inner) {
   auto status = read_proc("/proc/" + std::to_string(parent) + "/status");
   if (!status.ok()) return 0;
-  std::string_view numbers = proc_field(*status, "NSpid");
-  bool nested = numbers.substr(0, numbers.find('\n')).find_first_of(" \t") != std::string_view::npos;
-  return nested ? find_traced(inner) : inner;
+  size_t depth = numbers_in(*status).size();
+  return depth > 1 ? find_traced_child(std::string(proc_field(*status, "Tgid")), depth, inner) : inner;
 }
 
 Result<long> set_map(Tracee& task, RemoteAddress map, const Deadline& deadline) {

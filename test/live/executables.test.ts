@@ -85,6 +85,43 @@ for (const [what, programAt] of programs) {
   }
 }
 
+test('a program of nobody in a pid namespace of its own runs on from NEW, and back again', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  const [setpriv, unshare] = [findProgram('setpriv'), findProgram('unshare')]
+  need({ skip }, 'unshare and setpriv', setpriv !== undefined && unshare !== undefined, 'package util-linux')
+  need({ skip }, 'root', process.geteuid!() === 0, 'a namespace is made by root only')
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  for (const { path } of [one, other]) for (const directory of [path, dirname(path)]) chmodSync(directory, 0o755)
+  const program = install(compileTarget('self-check-static'), one.path)
+  const asUser = [setpriv!, '--reuid=65534', '--regid=65534', '--clear-groups']
+  // The program is the first process of one namespace and the second of another: what the first one makes has its number.
+  const targets = [
+    await spawnProgram([unshare!, '--pid', '--fork', ...asUser, program], { cwd: '/' }),
+    await spawnProgram([unshare!, '--pid', '--fork', 'sh', '-c', '"$@"; exit $?', 'sh', ...asUser, program], {
+      cwd: '/',
+    }),
+  ]
+  for (const target of targets) expect(await target.nextLine()).toBe('ready')
+  let [on, left] = [one, other]
+  for (let turn = 0; turn < 2; turn++) {
+    ;[on, left] = [left, on]
+    const selected = targets.flatMap(({ pid }) => ['--pid', pid])
+    const args = ['--from', left.path, '--to', on.path, ...selected, '--tree', '--overwrite', '--json']
+    const moved = await fdmove(...args, '--max-pause', '2s')
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    for (const target of targets) await check(target, on)
+  }
+  await left.umount()
+  for (const target of targets) {
+    await check(target, on)
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  }
+})
+
 test('a program is not moved to where nothing may be executed', async ({ storage, spawnProgram, fdmove }) => {
   const [one, other] = [await storage('ext4'), await storage('tmpfs', 16)]
   await execa('mount', ['-o', 'remount,noexec', other.path])
