@@ -1,20 +1,28 @@
 // SPDX-License-Identifier: MIT
 #include "exe_link.h"
 
+#include <cstddef>
 #include <dirent.h>
 #include <linux/prctl.h>
 #include <sched.h>
 #include <sstream>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#include "fd_passing.h"
+#include "user_namespace.h"
 
 namespace fdmove {
 
 namespace {
 
 constexpr size_t kScratch = 4096;
+/** Where in it a message is received. */
+constexpr size_t kReception = 2048;
 
 /** The 1-based fields of /proc/TID/stat; the name in parentheses is field 2, and may hold anything. */
 Result<std::vector<uint64_t>> stat_fields(pid_t tid) {
@@ -94,11 +102,14 @@ Result<long> set_map(Tracee& task, RemoteAddress map, const Deadline& deadline) 
   return task.inject(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, map, sizeof(prctl_mm_map), 0}, deadline);
 }
 
-/** Has it done by a task that lives for this one call. */
-Result<long> set_map_by_helper(const Injector& injector, RemoteAddress map) {
+/**
+ * Has it done by a task that lives for this one call, made with these flags beside CLONE_VM and CLONE_FILES. It first enters the
+ * user namespace that `space` is in the process, unless that is negative.
+ */
+Result<long> set_map_by_helper(const Injector& injector, RemoteAddress map, uint64_t flags, int space) {
   Tracee& tracee = injector.tracee();
   // The end of the task is told by no signal.
-  auto made = injector.call("clone", SYS_clone, {CLONE_VM | CLONE_FILES | CLONE_NEWUSER, 0, 0, 0, 0});
+  auto made = injector.call("clone", SYS_clone, {CLONE_VM | CLONE_FILES | flags, 0, 0, 0, 0});
   if (!made.ok()) return made.failure();
   pid_t inner = static_cast<pid_t>(*made);
   pid_t tid = number_of(tracee.tid(), inner);
@@ -110,13 +121,70 @@ Result<long> set_map_by_helper(const Injector& injector, RemoteAddress map) {
     helper.mark_stopped();
     stopped = helper.take_registers(injector.deadline());
   }
-  if (stopped.ok()) result = set_map(helper, map, injector.deadline());
+  if (stopped.ok()) result = space < 0 ? 0 : helper.inject(SYS_setns, {static_cast<uint64_t>(space), CLONE_NEWUSER}, injector.deadline());
   else result = stopped.failure();
+  if (result.ok() && !is_error(*result)) result = set_map(helper, map, injector.deadline());
   if (!helper.gone()) (void)helper.inject(SYS_exit, {0}, injector.deadline());
   if (!helper.gone()) return Failure{ETIMEDOUT, "exit", Side::kTracee, tid};
   // Not counted: failing on purpose here would leave a zombie to the job.
   auto reaped = tracee.inject(SYS_wait4, {static_cast<uint64_t>(inner), 0, __WALL | WNOHANG, 0}, injector.deadline());
   if (!reaped.ok()) return reaped.failure();
+  return result;
+}
+
+/** What a message with one fd is received by, as it lies in the scratch page. */
+struct Reception {
+  int32_t pair[2];
+  msghdr message;
+  iovec vector;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+  char byte;
+};
+
+/** Of a process in a chroot, which may make no user namespace: the helper enters one that we have made. `scratch` is for us. */
+Result<long> set_map_in_made_namespace(const Injector& injector, RemoteAddress map, RemoteAddress scratch) {
+  Tracee& tracee = injector.tracee();
+  pid_t tid = tracee.tid();
+  auto space = make_user_namespace_for(tid);
+  if (!space.ok()) return space.failure();
+  Reception reception{};
+  const RemoteAddress at_vector = scratch + offsetof(Reception, vector);
+  reception.vector = {reinterpret_cast<void*>(scratch + offsetof(Reception, byte)), 1};
+  reception.message.msg_iov = reinterpret_cast<iovec*>(at_vector);
+  reception.message.msg_iovlen = 1;
+  reception.message.msg_control = reinterpret_cast<void*>(scratch + offsetof(Reception, control));
+  reception.message.msg_controllen = sizeof reception.control;
+  FDMOVE_TRY(write_remote(tid, scratch, &reception, sizeof reception));
+  auto made = injector.call("socketpair", SYS_socketpair, {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, scratch});
+  if (!made.ok()) return made.failure();
+  // From here on nothing is counted: what is open has to be closed.
+  auto close_remote = [&](int fd) { return tracee.inject(SYS_close, {static_cast<uint64_t>(fd)}, injector.deadline()); };
+  FDMOVE_TRY(read_remote(tid, scratch, reception.pair, sizeof reception.pair));
+  Result<long> result = 0;
+  Status sent = send_fds(tid, reception.pair[0], {space->get()});
+  if (sent.ok()) {
+    const uint64_t flags = MSG_CMSG_CLOEXEC | MSG_DONTWAIT;
+    result = tracee.inject(SYS_recvmsg, {static_cast<uint64_t>(reception.pair[1]), scratch + offsetof(Reception, message), flags}, injector.deadline());
+  } else {
+    result = sent.failure();
+  }
+  if (result.ok() && !is_error(*result)) {
+    int received = -1;
+    Status read = read_remote(tid, scratch + offsetof(Reception, control) + CMSG_LEN(0), &received, sizeof received);
+    auto header = read_remote(tid, scratch, &reception, sizeof reception);
+    if (!read.ok()) result = read.failure();
+    else if (!header.ok()) result = header.failure();
+    else if (reception.message.msg_controllen < CMSG_LEN(sizeof received)) result = -EMFILE;
+    else {
+      result = set_map_by_helper(injector, map, 0, received);
+      auto closed = close_remote(received);
+      if (result.ok() && !closed.ok()) result = closed.failure();
+    }
+  }
+  for (int fd : reception.pair) {
+    auto closed = close_remote(fd);
+    if (result.ok() && !closed.ok()) result = closed.failure();
+  }
   return result;
 }
 
@@ -138,7 +206,9 @@ Status set_exe(const Injector& injector, int fd) {
     status = Failure{EIO, "prctl", Side::kTracee, tracee.tid(), nullptr, "failed on purpose"};
   if (status.ok()) {
     auto set = set_map(tracee, *scratch, injector.deadline());
-    if (set.ok() && *set == -EPERM) set = set_map_by_helper(injector, *scratch);
+    if (set.ok() && *set == -EPERM) set = set_map_by_helper(injector, *scratch, CLONE_NEWUSER, -1);
+    if (!set.ok() && set.failure().side == Side::kTracee && set.failure().error == EPERM)
+      set = set_map_in_made_namespace(injector, *scratch, *scratch + kReception);
     if (!set.ok()) status = set.failure();
     else if (is_error(*set)) status = Failure{static_cast<int>(-*set), "prctl", Side::kTracee, tracee.tid(), nullptr, "of the executable"};
   }

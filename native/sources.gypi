@@ -48,6 +48,7 @@
       "native/tracee.cc",
       "native/tree_copy.cc",
       "native/unix_sockets.cc",
+      "native/user_namespace.cc",
       "native/walk_maps.cc"
     ],
     "binding_sources": [

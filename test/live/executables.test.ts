@@ -7,6 +7,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  readlinkSync,
   readSync,
   writeFileSync,
   writeSync,
@@ -121,6 +122,42 @@ test('a program of nobody in a pid namespace of its own runs on from NEW, and ba
     expect(await target.end()).toEqual({ exitCode: 0 })
   }
 })
+
+// As network services and the sandboxes of browsers do it: from there no user namespace can be made.
+for (const namespace of ['that of all', 'one of its own']) {
+  test(`a program that has left for an empty root directory and has no privileges is moved, in a user namespace that is ${namespace}`, async ({
+    storage,
+    dirs,
+    spawnProgram,
+    fdmove,
+    skip,
+  }) => {
+    need({ skip }, 'root', process.geteuid!() === 0, 'chroot(2) is for root')
+    const [one, other] = [await storage('ext4'), await storage('ext4')]
+    for (const { path } of [one, other]) for (const directory of [path, dirname(path)]) chmodSync(directory, 0o755)
+    chmodSync(dirs.new, 0o755)
+    const program = install(compileTarget('self-check-static'), one.path)
+    const target = await spawnProgram([program], { cwd: '/' })
+    expect(await target.nextLine()).toBe('ready')
+    if (namespace !== 'that of all') {
+      expect(await target.send('unshare')).toBe('ok')
+      for (const map of ['uid_map', 'gid_map']) writeFileSync(`/proc/${target.pid}/${map}`, '0 100000 65536\n')
+    }
+    expect(await target.send(`leave ${dirs.new}`)).toBe('ok')
+    let [on, left] = [one, other]
+    for (let turn = 0; turn < 2; turn++) {
+      ;[on, left] = [left, on]
+      const args = ['--from', left.path, '--to', on.path, '--pid', target.pid, '--overwrite', '--json']
+      const moved = await fdmove(...args, '--max-pause', '2s')
+      expect(moved.exitCode, moved.stderr).toBe(0)
+      expect(await target.send('check')).toBe('ok')
+      expect(readlinkSync(`/proc/${target.pid}/exe`)).toBe(join(on.path, basename(program)))
+    }
+    await left.umount()
+    expect(await target.send('check')).toBe('ok')
+    expect(await target.end()).toEqual({ exitCode: 0 })
+  })
+}
 
 test('a program is not moved to where nothing may be executed', async ({ storage, spawnProgram, fdmove }) => {
   const [one, other] = [await storage('ext4'), await storage('tmpfs', 16)]
