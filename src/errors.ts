@@ -52,6 +52,14 @@ export const errorKinds = {
 /** What to do about EMFILE of fdmove's own. */
 export const moreFiles = "fdmove itself may open no more files: raise its limit ('ulimit -n') and try again"
 
+/** What to do about EMFILE of inotify_init1(2) and ENOSPC of inotify_add_watch(2), by the call; limits for each user. */
+export const moreWatches: Readonly<Record<string, string>> = {
+  inotify_init1:
+    'its user has as many inotify instances as it may have: raise fs.inotify.max_user_instances for the move',
+  inotify_add_watch:
+    'its user has as many inotify watches as it may have: raise fs.inotify.max_user_watches for the move',
+}
+
 export type ErrorCode = keyof typeof errorKinds
 
 export type FdmoveErrorOptions = {

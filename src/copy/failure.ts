@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the kernel says while files are copied, as an error for the administrator.
-import { type ErrorCode, errorKinds, FdmoveError, moreFiles } from '../errors.js'
+import { type ErrorCode, errorKinds, FdmoveError, moreFiles, moreWatches } from '../errors.js'
 
 const codes: Readonly<Record<string, ErrorCode>> = {
   ENOSPC: 'ERR_FDMOVE_NO_SPACE',
@@ -24,11 +24,13 @@ function isErrorCode(code: string): code is ErrorCode {
 /** `cause`, thrown by the addon or by Node, as a FdmoveError that names `what` (a path) it happened to. */
 export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError {
   if (cause instanceof FdmoveError) return cause
-  const { code = '', message } = cause as NodeJS.ErrnoException
-  const advice = advices[code]
+  const { code = '', message, syscall = '' } = cause as NodeJS.ErrnoException
+  // A watch on a tree takes none of NEW's space.
+  const limit = moreWatches[syscall]
+  const advice = limit ?? advices[code]
   const text = `${what.toString()}: ${message}${advice === undefined ? '' : `; ${advice}`}`
   if (isErrorCode(code)) return new FdmoveError(code, text, { cause })
-  return new FdmoveError(codes[code] ?? 'ERR_FDMOVE_COPY', text, { cause })
+  return new FdmoveError((limit === undefined ? codes[code] : undefined) ?? 'ERR_FDMOVE_COPY', text, { cause })
 }
 
 const advices: Readonly<Record<string, string>> = {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { type ErrorCode, errorKinds, FdmoveError, moreFiles } from '../errors.js'
+import { type ErrorCode, errorKinds, FdmoveError, moreFiles, moreWatches } from '../errors.js'
 
 type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly side?: string }
 
@@ -15,6 +15,10 @@ export function toFdmoveError(error: unknown): FdmoveError {
       `thread ${tid} may not be traced, or is traced by another process`,
       options,
     )
+  // Of our own watches on a tree: src/copy/tree-watch.ts.
+  const limit = side === 'tracee' ? undefined : moreWatches[syscall ?? '']
+  if (limit !== undefined && (code === 'ENOSPC' || code === 'EMFILE'))
+    return new FdmoveError('ERR_FDMOVE_COPY', `${message}; ${limit}; nothing was moved`, options)
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new FdmoveError('ERR_FDMOVE_NO_SPACE', `there is no space left at NEW: ${message}`, options)
   if (code === 'EMFILE' && side !== 'tracee')

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Phases of programs, run by a session.
-import { FdmoveError } from '../errors.js'
+import { FdmoveError, moreWatches } from '../errors.js'
 import { native, type PartOutcome, type Session } from '../native.js'
 import { type Phase, phases, type UnitProgram } from '../plan/compile.js'
 
@@ -65,9 +65,11 @@ function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: Par
   const code = result < 0 ? native.errorName(-result) : 'unexpected result'
   if (operation.note === '.' && code === 'EACCES')
     return { results, error: closedWorkplace(unit), code, opening: false }
+  // What is made beside what is there counts twice until the old one goes.
+  const advice = code === 'EMFILE' || code === 'ENOSPC' ? moreWatches[operation.syscall] : undefined
   const error = new FdmoveError(
     'ERR_FDMOVE_INJECT',
-    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}; nothing was moved`,
+    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}${advice === undefined ? '' : `; ${advice}`}; nothing was moved`,
     { pid: unit.pid },
   )
   return { results, error, code, opening: operation.syscall === 'openat' }

@@ -2,7 +2,9 @@
 // A queue of inotify cannot be moved. Where events wait in it, the job is let go to read them.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { findProgram } from '../helpers/find-program.js'
 import { need } from '../helpers/skip.js'
+import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
 test('a job that is behind with its inotify events is moved when it has read them', async ({
@@ -34,6 +36,27 @@ test('a job that never reads its inotify events is told of, and is as it was', a
   const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s')
   expect(moved.exitCode).toBe(1)
   expect(moved.json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_CHANGED' } })
+  expect(await target.send('check')).toBe('ok')
+  await to.umount()
+})
+
+test('a job that may have no more inotify instances is told of by the limit, and is as it was', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  const unshare = findProgram('unshare')
+  need({ skip }, 'unshare', unshare !== undefined, 'package util-linux')
+  const [old, to] = [await storage('ext4'), await storage('ext4')]
+  const script = 'echo 1 >/proc/sys/user/max_inotify_instances; exec "$@"'
+  const watcher = [compileTarget('watcher'), `${old.path}/log`, 'slow']
+  const target = await spawnProgram([unshare!, '--user', '--map-root-user', 'sh', '-c', script, 'sh', ...watcher])
+  expect(await target.nextLine()).toBe('ready')
+  const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s')
+  expect(moved.exitCode).toBe(1)
+  expect(moved.json).toMatchObject({ ok: false, targetChanged: false, error: { code: 'ERR_FDMOVE_INJECT' } })
+  expect(moved.json.error.message).toContain('raise fs.inotify.max_user_instances')
   expect(await target.send('check')).toBe('ok')
   await to.umount()
 })

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { expect, test } from 'vitest'
 import { copyFailure } from '../../../src/copy/failure.js'
+import { toFdmoveError } from '../../../src/tracer/native-error.js'
 
 test('what the file system of NEW cannot keep is told as that, with what it is', () => {
   for (const code of ['EFBIG', 'ENAMETOOLONG', 'EMLINK']) {
@@ -10,4 +11,17 @@ test('what the file system of NEW cannot keep is told as that, with what it is',
   }
   const links = copyFailure(Object.assign(new Error('EMLINK: Too many links'), { code: 'EMLINK' }), 'name')
   expect(links.message).toContain('hard links')
+})
+
+test('a limit of inotify is not told as a lack of space at NEW', () => {
+  for (const [syscall, code, limit] of [
+    ['inotify_add_watch', 'ENOSPC', 'fs.inotify.max_user_watches'],
+    ['inotify_init1', 'EMFILE', 'fs.inotify.max_user_instances'],
+  ] as const) {
+    const cause = Object.assign(new Error(`${code}: ${syscall}`), { code, syscall })
+    for (const failure of [copyFailure(cause, 'dir'), toFdmoveError(cause)]) {
+      expect(failure.code).toBe('ERR_FDMOVE_COPY')
+      expect(failure.message).toContain(`raise ${limit}`)
+    }
+  }
 })
