@@ -15,7 +15,7 @@ export function warningsFor(from: Storage, snapshot: JobSnapshot): string[] {
     ].filter(({ file }) => mentions(`/proc/${pid}/${file}`, from.path))
     return places.map(({ name }) => `process ${pid} (${comm}) names ${from.path.toString()} in ${name}: ${advice}`)
   })
-  return [...remembering, ...sqliteJournals(from, snapshot)]
+  return [...remembering, ...sqliteJournals(from, snapshot), ...dovecotLogs(from, snapshot)]
 }
 
 function mentions(file: string, path: Buffer): boolean {
@@ -64,4 +64,23 @@ function sqliteJournals(from: Storage, snapshot: JobSnapshot): string[] {
     }
   }
   return warnings
+}
+
+/**
+ * Dovecot knows the log of a mailbox index by its inode, and takes one of another number for the next log, which may not have the
+ * sequence of this one (mail-transaction-log.c, "duplicate transaction log sequence"): the session fails, and a new one reads all anew.
+ */
+function dovecotLogs(from: Storage, snapshot: JobSnapshot): string[] {
+  const pids = new Map<number, string>()
+  for (const { pid, held } of snapshot.tables) {
+    const log = held.find(({ inode }) =>
+      /(^|\/)dovecot(\.[a-z]+)*\.index\.log$/.test(inode.relative.toString('latin1')),
+    )
+    if (log !== undefined && !pids.has(pid)) pids.set(pid, joinPath(from.path, log.inode.relative).toString())
+  }
+  return [...pids].map(
+    ([pid, path]) =>
+      `process ${pid} has the index log ${path} open, and Dovecot remembers its inode: this mail session may fail with ` +
+      "'duplicate transaction log sequence' until its client connects anew; end the sessions before a move (doveadm kick)",
+  )
 }

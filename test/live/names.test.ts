@@ -285,3 +285,18 @@ test('a file that is open by several of its names keeps each, and undo brings ba
   }
   expect(readlinkSync(`/proc/${target.pid}/fd/11`)).toBe(`${dirs.old}/b/a`)
 })
+
+test('a mail session of Dovecot, which knows its index logs by their inodes, is warned about', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  mkdirSync(`${dirs.old}/mail`)
+  for (const name of ['dovecot.list.index.log', 'other.index.log']) writeFileSync(`${dirs.old}/mail/${name}`, 'log')
+  const target = await spawnTarget('hold', `open rw ${dirs.old}/mail/dovecot.list.index.log 10`)
+  const { json } = await move(target.pid, dirs)
+  expect(json.warnings.join('\n')).toMatch(
+    new RegExp(`process ${target.pid} .*dovecot.list.index.log open.*doveadm kick`),
+  )
+  const another = await spawnTarget('hold', `open rw ${dirs.old}/mail/other.index.log 10`)
+  expect((await move(another.pid, dirs)).json.warnings.join('\n')).not.toContain('Dovecot')
+})
