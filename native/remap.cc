@@ -301,7 +301,13 @@ Status Remapper::compare_states(std::vector<MappingState>& states) {
     std::set<std::string> before = letters(step.state.flags);
     // Private pages in what was never writable, a debugger or a uprobe made: written to by the job, they are counted as memory.
     if (!step.move.shared && now.has("ac")) before.insert("ac");
-    if (now.key != step.state.key || letters(now.flags) != before)
+    // Whether data may be made executable is asked of the mount (noexec), not of the file.
+    std::set<std::string> after = letters(now.flags);
+    if (!step.state.has("ex")) {
+      before.erase("me");
+      after.erase("me");
+    }
+    if (now.key != step.state.key || after != before)
       return refusal("ERR_FDMOVE_VERIFY",
                      "a mapping is not treated as it was: " + now.flags + " and not " + step.state.flags + "; the job was put back",
                      tracee().tid());

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
+import { execa } from 'execa'
 import { has, ownStatus } from '../../src/proc/index.js'
 import { makeMemoryCgroup } from '../helpers/cgroup.js'
 import { runCommand } from '../helpers/command.js'
-import { tryMove } from '../helpers/move.js'
+import { move, tryMove } from '../helpers/move.js'
 import { need } from '../helpers/skip.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -28,6 +29,19 @@ test('mappings of every kind go over byte for byte, there and back, and are trea
   }
   await left.umount()
   expect(await target.send('check')).toBe('ok')
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
+test('mapped data go to a storage that is mounted noexec, and from there to one that is not', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [one, other] = [await storage('ext4'), await storage('ext4')]
+  await execa('mount', ['-o', 'remount,noexec', other.path])
+  const target = await spawnTarget('hold', `open rw,creat ${one.path}/data 10`, 'truncate 10 8192', 'map 10 8192')
+  await move(target.pid, { old: one.path, new: other.path })
+  await move(target.pid, { old: other.path, new: one.path }, ['--overwrite'])
+  await other.umount()
   expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
