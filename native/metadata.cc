@@ -95,6 +95,9 @@ bool belongs_to_file_system(std::string_view name) {
          name.starts_with("user.overlay.");
 }
 
+/** xfs shows ACLs a second time, under names of its own: elsewhere they would be attributes that nobody knows. */
+bool shows_again(std::string_view name) { return name.starts_with("trusted.SGI_ACL_"); }
+
 /** Yields whether anything was changed. */
 Result<bool> copy_xattrs(const FdPath& from, const FdPath& to) {
   bool changed = false;
@@ -103,13 +106,14 @@ Result<bool> copy_xattrs(const FdPath& from, const FdPath& to) {
   auto present = list_xattrs(to);
   if (!present.ok()) return present.failure();
   for (const std::string& name : *present) {
-    if (belongs_to_file_system(name) || std::find(wanted->begin(), wanted->end(), name) != wanted->end()) continue;
+    if (belongs_to_file_system(name) || shows_again(name) || std::find(wanted->begin(), wanted->end(), name) != wanted->end()) continue;
     // A security label is given by the host's policy; it cannot be absent.
     if (removexattr(to.c_str(), name.c_str()) < 0 && errno != ENODATA && !name.starts_with("security."))
       return kernel_failure("removexattr", 0, name);
     changed = true;
   }
   for (const std::string& name : *wanted) {
+    if (shows_again(name)) continue;
     auto value = get_xattr(from, name);
     if (!value.ok()) return value.failure();
     if (!value->has_value()) continue;

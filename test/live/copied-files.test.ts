@@ -338,3 +338,19 @@ test('what was left on a file system that numbers its files anew with each mount
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('one\ntwo\n')
   await target.end()
 })
+
+test('an ACL that comes from xfs is an ACL elsewhere, and no attribute of another name', async ({
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', isRoot, 'only root sees the second form')
+  const [old, fresh] = [await storage('xfs'), await storage('ext4')]
+  writeFileSync(`${old.path}/file`, 'text')
+  await execa('setfacl', ['-m', 'u:4711:rw-', `${old.path}/file`])
+  const target = await spawnTarget('hold', `open ro ${old.path}/file 10`)
+  await move(target.pid, { old: old.path, new: fresh.path })
+  const { stdout } = await execa('getfattr', ['--absolute-names', '-m', '-', `${fresh.path}/file`])
+  expect(stdout.split('\n').slice(1).filter(Boolean)).toEqual(['system.posix_acl_access'])
+  await old.umount()
+})
