@@ -98,14 +98,15 @@ export function opensItself(
 }
 
 /**
- * A reader of a FIFO is opened without waiting for a writer: that there is none may be what it has to see. O_ASYNC means nothing
- * on a file, and only its open sets it there.
+ * A reader of a FIFO is opened without waiting for a writer: that there is none may be what it has to see. O_DIRECT is its packet
+ * mode (pipe(2)), which only fcntl sets there. O_ASYNC means nothing on a file, and only its open sets it there.
  */
 export function flagsToOpen({ inode, flags }: Pick<Description, 'inode' | 'flags'>): number {
   const kind = inode && kindOf(inode.mode)
   const reads = (flags & (fileFlags.O_ACCMODE | fileFlags.O_PATH)) === fileFlags.O_RDONLY
   const asynchronous = kind === 'file' ? flags & fileFlags.O_ASYNC : 0
-  return openFlags(flags) | asynchronous | (kind === 'fifo' && reads ? fileFlags.O_NONBLOCK : 0)
+  const wanted = openFlags(flags) | asynchronous
+  return kind === 'fifo' ? (wanted & ~fileFlags.O_DIRECT) | (reads ? fileFlags.O_NONBLOCK : 0) : wanted
 }
 
 export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[] {

@@ -30,7 +30,19 @@ import type { FileSystem } from '../helpers/storage.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
-const kinds = ['locks', 'deleted', 'directory', 'nodes', 'fifo', 'epoll', 'inotify', 'root', 'tables', 'async'] as const
+const kinds = [
+  'locks',
+  'deleted',
+  'directory',
+  'nodes',
+  'fifo',
+  'packets',
+  'epoll',
+  'inotify',
+  'root',
+  'tables',
+  'async',
+] as const
 
 for (const kind of kinds) {
   test(`${kind}: all is as it was after a move, the old storage can be unmounted, and it moves back`, async ({

@@ -7,6 +7,7 @@
  *   deleted    an unlinked file on three fds, an O_TMPFILE file, a new file under the old name, a file with a hole
  *   directory  a directory fd in the middle of being read, a deleted directory as fd and another as working directory
  *   nodes      O_PATH fds on a file and a directory, one on a symbolic link itself, /dev/null's twin, a linked file
+ *   packets    a FIFO in packet mode, with packets queued
  *   fifo       both ends of a FIFO with data queued, one of them in an epoll instance
  *   epoll      an epoll instance on two fds and in a child, which has registered a FIFO in it as well
  *   inotify    watches on a directory and a file, a number given up between them, the instance in an epoll instance
@@ -206,6 +207,29 @@ static void check_fifo(const char *now) {
   write_all(fifo_writer, "queued", 6);
 }
 
+/* packets: a FIFO in packet mode, which only F_SETFL turns on */
+
+static int packet_reader, packet_writer;
+
+static void hold_packets(void) {
+  CHECK(mkfifo(in(old, "packets"), 0600) == 0);
+  packet_reader = opened(in(old, "packets"), O_RDONLY | O_NONBLOCK);
+  packet_writer = opened(in(old, "packets"), O_WRONLY);
+  CHECK(fcntl(packet_writer, F_SETFL, O_DIRECT) == 0 && (fcntl(packet_writer, F_GETFL) & O_DIRECT));
+  write_all(packet_writer, "one", 3);
+  write_all(packet_writer, "three", 5);
+}
+
+static void check_packets(const char *now) {
+  char got[32];
+  check_leads_to(packet_reader, in(now, "packets"));
+  CHECK(fcntl(packet_writer, F_GETFL) & O_DIRECT);
+  CHECK(read(packet_reader, got, sizeof got) == 3 && memcmp(got, "one", 3) == 0);
+  CHECK(read(packet_reader, got, sizeof got) == 5 && memcmp(got, "three", 5) == 0);
+  write_all(packet_writer, "one", 3);
+  write_all(packet_writer, "three", 5);
+}
+
 /* epoll */
 
 static int shared_epoll, shared_reader, shared_writer;
@@ -389,7 +413,7 @@ static const struct {
   void (*check)(const char *now);
 } kKinds[] = {
     {"locks", hold_locks, check_locks},       {"deleted", hold_deleted, check_deleted}, {"directory", hold_directory, check_directory},
-    {"nodes", hold_nodes, check_nodes},       {"fifo", hold_fifo, check_fifo},          {"epoll", hold_epoll, check_epoll},     {"inotify", hold_inotify, check_inotify},
+    {"nodes", hold_nodes, check_nodes},       {"fifo", hold_fifo, check_fifo},          {"packets", hold_packets, check_packets}, {"epoll", hold_epoll, check_epoll},     {"inotify", hold_inotify, check_inotify},
     {"root", hold_root, check_root},          {"tables", hold_tables, check_tables},    {"async", hold_async, check_async},
 };
 
