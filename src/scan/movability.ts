@@ -72,6 +72,7 @@ function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
     case undefined:
     case 'regular':
     case 'directory':
+    case 'fifo':
       return undefined
     case 'symlink':
       return file.deleted === true ? 'is a deleted symbolic link' : undefined
@@ -79,8 +80,6 @@ function whyFdStays(file: HeldFile, isPathOnly: boolean): string | undefined {
     case 'character':
       if (isPathOnly || (file.specialDevice !== undefined && isStateless(file.specialDevice))) return undefined
       return 'is a device, whose state in the kernel cannot be moved: the program must close it'
-    case 'fifo':
-      return isPathOnly ? undefined : 'is a FIFO, which cannot be moved yet'
     case 'socket':
       return 'is a socket, which cannot be moved: the program must close it'
     default:

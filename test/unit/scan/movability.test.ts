@@ -60,13 +60,12 @@ test('a file on a mount that was detached stays', () => {
   expect(whyNot({ kind: 'cwd', holder, file: { ...regular, rest: undefined } })).toContain('cannot be known')
 })
 
-test('devices with state, FIFOs and sockets stay, unless only their path is held', () => {
+test('devices with state and sockets stay, unless only their path is held', () => {
   const disk = { type: 'block', specialDevice: makeDevice(8n, 0n) } as const
   expect(whyNot(fd(disk))).toContain('device')
   expect(whyNot(fd(disk, 'path'))).toBeUndefined()
   expect(whyNot(fd({ type: 'character', specialDevice: makeDevice(1n, 3n) }))).toBeUndefined()
-  expect(whyNot(fd({ type: 'fifo' }))).toContain('FIFO')
-  expect(whyNot(fd({ type: 'fifo' }, 'path'))).toBeUndefined()
+  expect(whyNot(fd({ type: 'fifo' }))).toBeUndefined()
   expect(whyNot(fd({ type: 'socket' }))).toContain('socket')
 })
 
