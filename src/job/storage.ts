@@ -39,7 +39,7 @@ export function mountIdOf(path: string | Buffer, flags = 0): number {
   }
 }
 
-/** Looks a storage up. Errors: ERR_FDMOVE_NOT_A_DIRECTORY. */
+/** Looks a storage up. Errors: ERR_FDMOVE_NOT_A_DIRECTORY, ERR_FDMOVE_PERMISSION, ERR_FDMOVE_COPY where it does not work. */
 export function resolveStorage(path: string | Buffer, role: 'OLD' | 'NEW'): Storage {
   const bytes = Buffer.from(path)
   try {
@@ -53,14 +53,25 @@ export function resolveStorage(path: string | Buffer, role: 'OLD' | 'NEW'): Stor
     return { path: real, mount, inner, dev: status.dev, ino: status.ino }
   } catch (error) {
     if (error instanceof FdmoveError) throw error
-    throw notADirectory(
-      role,
-      bytes,
-      (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'does not exist' : String((error as Error).message),
-      error,
+    const { code = '', message } = error as NodeJS.ErrnoException
+    if (noDirectory.has(code)) throw notADirectory(role, bytes, code === 'ENOENT' ? 'does not exist' : message, error)
+    // It is there, but nobody can look at it: one that has died, or is not for this user.
+    throw new FdmoveError(
+      code === 'EACCES' || code === 'EPERM' ? 'ERR_FDMOVE_PERMISSION' : 'ERR_FDMOVE_COPY',
+      `${role} ${bytes.toString()} cannot be looked at: ${message}`,
+      { cause: error },
     )
   }
 }
+
+/** What a path answers that leads to no directory. path_resolution(7) */
+const noDirectory: ReadonlySet<string> = new Set([
+  'ENOENT',
+  'ENOTDIR',
+  'ELOOP',
+  'ENAMETOOLONG',
+  'ERR_INVALID_ARG_VALUE',
+])
 
 function notADirectory(role: string, path: Buffer, why: string, cause?: unknown): FdmoveError {
   return new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${role} ${path.toString()}: ${why}`, { cause })

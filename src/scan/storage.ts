@@ -64,6 +64,8 @@ function linkTarget(path: Buffer, table: MountTable): Buffer | undefined {
     if (code === 'EINVAL' || code === 'EACCES') return undefined // no link, or not for us to know
     if (code === 'ENOENT' || code === 'ENOTDIR')
       throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${path} does not exist`, { cause: error })
+    if (code === 'ENAMETOOLONG' || code === 'ERR_INVALID_ARG_VALUE')
+      throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', `${path} is no path: ${code}`, { cause: error })
     throw error
   }
 }

@@ -3,6 +3,16 @@ import { type ErrorCode, errorKinds, FdmoveError, moreFiles, moreWatches } from 
 
 type NativeError = NodeJS.ErrnoException & { readonly tid?: number; readonly side?: string }
 
+const deaths: ReadonlySet<string> = new Set(['EIO', 'ENOTCONN', 'ESHUTDOWN', 'EUCLEAN', 'ENOMEDIUM'])
+
+/** Ours for what a file system answers that has shut itself down, or whose device or server has gone. */
+export function codeOfDeath(code: string | undefined): ErrorCode | undefined {
+  if (code === 'EROFS') return 'ERR_FDMOVE_READ_ONLY'
+  return code !== undefined && deaths.has(code) ? 'ERR_FDMOVE_COPY' : undefined
+}
+
+export const hasDied = "a storage, most likely NEW, cannot be used any more (the kernel's log tells why)"
+
 /** An error of the addon or of node:fs as one of ours; an FdmoveError stays what it is. */
 export function toFdmoveError(error: unknown): FdmoveError {
   if (error instanceof FdmoveError) return error
@@ -34,5 +44,7 @@ export function toFdmoveError(error: unknown): FdmoveError {
   }
   if (code === 'ENOMEM' && side === 'tracee')
     return new FdmoveError('ERR_FDMOVE_INJECT', `${message}; nothing was moved`, options)
+  const died = side === 'tracee' || !tid ? codeOfDeath(code) : undefined
+  if (died !== undefined) return new FdmoveError(died, `${message}; ${hasDied}; nothing was moved`, options)
   return new FdmoveError(code === undefined ? 'ERR_FDMOVE_INTERNAL' : 'ERR_FDMOVE_INJECT', message, options)
 }

@@ -3,6 +3,7 @@
 import { FdmoveError, moreWatches } from '../errors.js'
 import { native, type PartOutcome, type Session } from '../native.js'
 import { type Phase, phases, type UnitProgram } from '../plan/compile.js'
+import { codeOfDeath, hasDied } from './native-error.js'
 
 /** How long one part of a program may take before it is cut off. */
 export const callDeadlineUs = 2_000_000
@@ -65,11 +66,13 @@ function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: Par
   const code = result < 0 ? native.errorName(-result) : 'unexpected result'
   if (operation.note === '.' && code === 'EACCES')
     return { results, error: closedWorkplace(unit), code, opening: false }
+  const died = codeOfDeath(code)
   // What is made beside what is there counts twice until the old one goes.
   const advice = code === 'EMFILE' || code === 'ENOSPC' ? moreWatches[operation.syscall] : undefined
+  const told = died === undefined ? advice : hasDied
   const error = new FdmoveError(
-    'ERR_FDMOVE_INJECT',
-    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}${advice === undefined ? '' : `; ${advice}`}; nothing was moved`,
+    died ?? 'ERR_FDMOVE_INJECT',
+    `${operation.syscall} in process ${unit.pid} (thread ${unit.tid}) gave ${result < 0 ? code : result}${operation.note ? `: ${operation.note}` : ''}${told === undefined ? '' : `; ${told}`}; nothing was moved`,
     { pid: unit.pid },
   )
   return { results, error, code, opening: operation.syscall === 'openat' }

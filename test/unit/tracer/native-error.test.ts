@@ -14,3 +14,13 @@ test('a call in the job that does not end in time is told of as that', () => {
     message: expect.stringContaining('a system call that was made in thread 7 did not end in time'),
   })
 })
+
+test('a storage that has died is told of as that, in a call of the job or of ours, and not as a failed injection', () => {
+  const failure = (code: string, more = {}) => toFdmoveError(Object.assign(new Error(code), { code, ...more })).code
+  expect(failure('EIO', { syscall: 'openat', side: 'tracee', tid: 7 })).toBe('ERR_FDMOVE_COPY')
+  expect(failure('EIO', { syscall: 'open' })).toBe('ERR_FDMOVE_COPY')
+  expect(failure('EROFS', { syscall: 'openat', side: 'tracee', tid: 7 })).toBe('ERR_FDMOVE_READ_ONLY')
+  // Of ptrace(2) and /proc/PID/mem.
+  expect(failure('EIO', { syscall: 'PTRACE_SETREGSET', side: 'tracer', tid: 7 })).toBe('ERR_FDMOVE_INJECT')
+  expect(failure('EINVAL', { syscall: 'openat', side: 'tracee', tid: 7 })).toBe('ERR_FDMOVE_INJECT')
+})
