@@ -43,7 +43,7 @@ export function mountIdOf(path: string | Buffer, flags = 0): number {
 export function resolveStorage(path: string | Buffer, role: 'OLD' | 'NEW'): Storage {
   const bytes = Buffer.from(path)
   try {
-    const real = realpathSync(bytes, { encoding: 'buffer' })
+    const real = realpathSync.native(bytes, { encoding: 'buffer' }) // the other one makes text of it
     const status = statSync(real, { bigint: true })
     if (!status.isDirectory()) throw notADirectory(role, bytes, 'is no directory')
     const mount = readMountTable('self').get(mountIdOf(real, constants.O_DIRECTORY))
