@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What `--leave` puts in the old place, while the job stands still: so that no open by a remembered path falls between.
-import { accessSync, constants, renameSync, symlinkSync, unlinkSync } from 'node:fs'
+import { accessSync, constants, readlinkSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
-import { below, joinPath, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
+import { below, joinPath, mountIdOf, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
 import { native } from '../native.js'
 import type { MoveOptions } from '../options.js'
 import type { Mount } from '../proc/index.js'
@@ -73,9 +73,42 @@ export function preparePuttingBack(
       'ERR_FDMOVE_LEAVE',
       `nothing is mounted at ${aside.toString()}, where what was at ${from.toString()} had been set aside; mount it there again`,
     )
+  if (kind === 'symlink') mustLeadTo(from, left.path)
+  else mustShow(from, left)
   const done =
     kind === 'symlink' ? leaveSymlink(from, left.path, aside) : leaveBind(placesLeft(from, left.path, pids, aside))
   return { ...done, apply: done.revert, revert: done.apply }
+}
+
+/** Somebody may have put something else in the old place since: that is not ours to remove. ERR_FDMOVE_LEAVE. */
+function mustLeadTo(from: Buffer, to: Buffer): void {
+  let leads: Buffer | undefined
+  try {
+    leads = readlinkSync(from, { encoding: 'buffer' })
+  } catch {
+    // No link, or nothing at all.
+  }
+  if (leads?.equals(to)) return
+  throw new FdmoveError(
+    'ERR_FDMOVE_LEAVE',
+    `${from.toString()} is no link to ${to.toString()} any more, as --leave symlink had left it; make it that again: ln -sfn ${to.toString()} ${from.toString()}`,
+  )
+}
+
+/** The same of a mount: what is mounted there is what is taken away. ERR_FDMOVE_LEAVE. */
+function mustShow(from: Buffer, { path, mount, inner }: Storage): void {
+  let top: Mount | undefined
+  try {
+    top = readMountTable('self').get(mountIdOf(from, constants.O_DIRECTORY))
+  } catch {
+    // There is no such directory.
+  }
+  const isMounted = top?.mountPoint.equals(from) === true
+  if (isMounted && top!.device === mount.device && top!.root.equals(inner)) return
+  throw new FdmoveError(
+    'ERR_FDMOVE_LEAVE',
+    `${from.toString()} does not show ${path.toString()} any more, as --leave bind had left it; ${isMounted ? 'umount what is mounted there now' : `mount it there again (mount --bind ${path.toString()} ${from.toString()})`}`,
+  )
 }
 
 function leaveSymlink(
@@ -95,18 +128,37 @@ function leaveSymlink(
     aside,
     keepsPath: false,
     apply() {
-      renameSync(from, aside)
-      try {
-        symlinkSync(to, from)
-      } catch (error) {
-        renameSync(aside, from)
-        throw error
-      }
+      inOldPlace(from, () => {
+        renameSync(from, aside)
+        try {
+          symlinkSync(to, from)
+        } catch (error) {
+          renameSync(aside, from)
+          throw error
+        }
+      })
     },
     revert() {
-      unlinkSync(from)
-      renameSync(aside, from)
+      mustLeadTo(from, to)
+      inOldPlace(from, () => {
+        unlinkSync(from)
+        try {
+          renameSync(aside, from)
+        } catch (error) {
+          symlinkSync(to, from)
+          throw error
+        }
+      })
     },
+  }
+}
+
+/** What the kernel says there, as ERR_FDMOVE_LEAVE. */
+function inOldPlace(from: Buffer, change: () => void): void {
+  try {
+    change()
+  } catch (cause) {
+    throw new FdmoveError('ERR_FDMOVE_LEAVE', `${from.toString()}: ${(cause as Error).message}`, { cause })
   }
 }
 
