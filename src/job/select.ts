@@ -6,6 +6,7 @@ import type { Selection } from '../options.js'
 import { isKernelThread, type ProcStatus, parseStat, parseStatus } from '../proc/index.js'
 import { gone } from './gone.js'
 import { type Obstruction, suspendingObstruction, tracingObstruction } from './permission.js'
+import { isTracer } from './tracers.js'
 
 export function listPids(): number[] {
   return readdirSync('/proc')
@@ -121,13 +122,13 @@ export function selectPids(
   }
 }
 
-/** Leaves out what was not named itself and cannot be a target: what has ended, kernel threads, the tracer. */
+/** Leaves out what was not named itself and cannot be a target: what has ended, kernel threads, tracers. */
 function targetsAmong(pids: readonly number[], tracer: number): number[] {
   return pids.filter((pid) => {
     if (pid === tracer) return false
     try {
       const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
-      return stat !== undefined && !isKernelThread(stat) && !isDead(pid, stat.state)
+      return stat !== undefined && !isKernelThread(stat) && !isTracer(stat) && !isDead(pid, stat.state)
     } catch (error) {
       return gone(error) ?? false
     }

@@ -7,6 +7,7 @@ import type { JobPlan, NeededInode } from '../plan/job-plan.js'
 import type { WalkedProcess } from '../scan/walk.js'
 import type { JobReader } from './read-job.js'
 import { listPids } from './select.js'
+import { withoutTracers } from './tracers.js'
 
 export type Sharer = {
   readonly pid: number
@@ -25,9 +26,12 @@ export function findSharers(reader: JobReader, plan: JobPlan, pids: ReadonlySet<
   )
   if (inodes.size === 0) return []
   const others = listPids().filter((pid) => !pids.has(pid) && pid !== process.pid)
-  return reader
+  const found = reader
     .walk(others)
     .flatMap((process) => (process.error === undefined ? [...byFd(process), ...byMapping(process)] : []))
+  const none = new Set(others)
+  for (const pid of withoutTracers([...new Set(found.map(({ pid }) => pid))])) none.delete(pid)
+  return found.filter(({ pid }) => !none.has(pid)) // another fdmove: their turns keep them apart
 
   function byFd({ pid, tasks }: WalkedProcess): Sharer[] {
     return tasks.flatMap(({ tid, fds }) =>

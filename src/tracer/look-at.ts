@@ -7,6 +7,7 @@ import { checkTarget, hasEnded, parentsFirst, selectPids, withDescendants } from
 import { findSharers } from '../job/sharers.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { assertApart, resolveStorage, type Storage } from '../job/storage.js'
+import { withoutTracers } from '../job/tracers.js'
 import { warningsFor } from '../job/warnings.js'
 import type { MoveOptions } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
@@ -70,7 +71,7 @@ export function closure(
     const snapshot = reader.read(pids)
     const plan = planJob(snapshot)
     const found = findSharers(reader, plan, new Set(pids))
-    const family = grows && found.length > 0 ? withDescendants(pids).filter((pid) => pid !== process.pid) : pids
+    const family = grows && found.length > 0 ? withoutTracers(withDescendants(pids)) : pids
     const sharers = found.filter(({ pid }) => isAlive(pid)) // asked after the family: the dead have none
     if (sharers.length > 0 && looks < mostLooks) {
       const grown = [...family]

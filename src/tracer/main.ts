@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { FdmoveError } from '../errors.js'
+import { tracerName } from '../job/tracers.js'
 import type { ProgressEvent } from '../options.js'
 import { toFdmoveError } from './native-error.js'
 import type { FromTracer, ToTracer } from './protocol.js'
@@ -12,6 +13,7 @@ import type { FromTracer, ToTracer } from './protocol.js'
 const command = process.ppid
 const abort = new AbortController()
 
+process.title = tracerName
 // OLD must not be held by us.
 process.chdir('/')
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGPIPE', 'SIGUSR1', 'SIGUSR2'] as const)

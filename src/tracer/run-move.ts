@@ -13,6 +13,7 @@ import { isLocal } from '../job/local.js'
 import { unixSockets } from '../job/passed-fds.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { native } from '../native.js'
+import { withoutTracers } from '../job/tracers.js'
 import type { ProgressEvent } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { reserveManifest } from '../report/manifest.js'
@@ -124,7 +125,7 @@ async function moveWith(
     const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened, 'running')))
     signal.throwIfAborted()
     tell({ kind: 'phase', phase: 'switch' })
-    endTurn = await takeTurn(job, signal, tell)
+    if (!replacesEarly) endTurn = await takeTurn(job, signal, tell)
     destination.publish()
     const stage = (plan: JobPlan, deadlineUs: number | null) =>
       stageMore(plan, { destination, staged, opened, deadlineUs })
@@ -138,6 +139,9 @@ async function moveWith(
       staged,
       mayAsk,
       hidden,
+    // What replaces files of a tree does so as soon as it is copied.
+    const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
+    if (replacesEarly) endTurn = await takeTurn(job, signal, tell)
     })
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()
@@ -232,7 +236,7 @@ function rehearse(
   const all = select.kind === 'all'
   const began = performance.now()
   const examined = new Set(listPids())
-  const holders = all ? reader.holders([...examined].filter((pid) => pid !== process.pid)) : []
+  const holders = all ? withoutTracers(reader.holders([...examined])) : []
   const walkMs = performance.now() - began
   // What was born since the first look belongs to a tree or cgroup even if it shares nothing with the rest.
   const grown =
@@ -241,7 +245,7 @@ function rehearse(
       : select.kind === 'cgroup'
         ? selectPids(select, { tracer: process.pid, command: request.command }, reader.holders)
         : []
-  const alive = parentsFirst([...before, ...holders, ...grown]).filter((pid) => pid !== process.pid && isAlive(pid))
+  const alive = withoutTracers(parentsFirst([...before, ...holders, ...grown])).filter(isAlive)
   const pids = closureOf(reader, request, alive)
   collectGarbage()
   const snapshot = reader.read(pids)
@@ -262,12 +266,12 @@ function rehearse(
     const isFresh = (pid: number) => !known.has(pid) && !examined.has(pid) && pid !== process.pid
     if (!all && threads.length <= quicklyAsked) {
       const children = threads.map(({ pid, tid }) => childrenOf(pid, tid))
-      if (children.every((some) => some !== undefined)) return children.flat().filter(isFresh)
+      if (children.every((some) => some !== undefined)) return withoutTracers(children.flat().filter(isFresh))
     }
     const others = listPids().filter((pid) => !known.has(pid) && pid !== process.pid)
     const fresh = others.filter(isFresh)
     const children = fresh.filter((pid) => known.has(parentOf(pid)))
-    return all ? [...new Set([...children, ...reader.holders(walkAll ? others : fresh)])] : children
+    return withoutTracers(all ? [...new Set([...children, ...reader.holders(walkAll ? others : fresh)])] : children)
   }
   const mainThreads = pids.map((pid) => ({ pid, tid: pid }))
   for (const threads of [[], mainThreads]) newcomers(new Set(pids), threads)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Several moves of one process at a time take turns from when their files get their names at NEW until they have ended: one that
-// may replace what is there would else remove what another has just moved the job to.
+// may replace what is there would else remove what another has just moved the job to. The tracers of others are no part of any job
+// (job/tracers.ts).
 import { closeSync, constants, openSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FdmoveError } from '../errors.js'
