@@ -4,10 +4,13 @@
 // a mistyped option answer at once and never load the addon.
 import { readFileSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
+import { showText } from '../report/quote.js'
 import type { Command } from './command.js'
 import { exitStatus, exitStatusOf, failureOf } from './exit-status.js'
 import { parseArguments, wantsJson } from './parse-arguments.js'
 import { createTerminal } from './terminal.js'
+
+const plain = { json: false, verbosity: 'normal' } as const
 
 process.exitCode = await main(rawArguments())
 
@@ -30,14 +33,14 @@ async function run(command: Command): Promise<number> {
   switch (command.kind) {
     case 'help': {
       const { helpText } = await import('./help.js')
-      process.stdout.write(helpText())
+      createTerminal(plain).answer(helpText())
       return exitStatus.done
     }
     case 'version': {
       const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
         version: string
       }
-      process.stdout.write(`fdmove ${version}\n`)
+      createTerminal(plain).answer(`fdmove ${version}`)
       return exitStatus.done
     }
     case 'scan': {
@@ -68,7 +71,7 @@ async function reportError(error: unknown, json: boolean, verbose: boolean): Pro
     const { renderRefusals } = await import('../report/render-plan.js')
     terminal.complain(renderRefusals(failure.refusals, { colors: terminal.colors }))
   }
-  terminal.complain(`fdmove: ${failure.error.message} (${failure.error.code})`)
+  terminal.complain(`fdmove: ${showText(failure.error.message)} (${failure.error.code})`)
   if (failure.pause) {
     const { formatMicroseconds } = await import('../report/format.js')
     const phases = failure.pause.phases.map(({ name, us }) => `${name} ${formatMicroseconds(us)}`)

@@ -2,6 +2,7 @@
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs'
 import type { ProgressEvent } from '../options.js'
 import { count, formatMicroseconds } from '../report/format.js'
+import { showText } from '../report/quote.js'
 import type { MoveResult } from '../report/result.js'
 import { abortable } from './abort.js'
 import type { ExtraReports, MoveCommand, UndoCommand } from './command.js'
@@ -62,10 +63,16 @@ async function tell({ timeline, ...result }: MoveResult, reports: ExtraReports, 
 /** The move is done by now: a page that cannot be written is told, and changes nothing about that. */
 function writeReport(path: string, text: string, terminal: Terminal): void {
   try {
-    const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants
-    const fd = openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o644)
-    writeFileSync(fd, text)
-    closeSync(fd)
+    const { O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW, O_NONBLOCK } = constants
+    // A FIFO that nobody reads would be waited for without end, and no signal is heard meanwhile.
+    const found = openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK, 0o644)
+    try {
+      const fd = openSync(`/proc/self/fd/${found}`, O_WRONLY)
+      writeFileSync(fd, text)
+      closeSync(fd)
+    } finally {
+      closeSync(found)
+    }
   } catch (error) {
     terminal.complain(`fdmove: the move is done, but ${path} could not be written: ${(error as Error).message}`)
   }
@@ -73,7 +80,7 @@ function writeReport(path: string, text: string, terminal: Terminal): void {
 
 function describeEvent(event: Exclude<ProgressEvent, { kind: 'copy' | 'waiting' }>): string {
   if (event.kind === 'phase') return `${event.phase} ...`
-  if (event.kind === 'note') return event.text
+  if (event.kind === 'note') return showText(event.text)
   return `a pass over ${count(event.files, 'file', 'files')} took ${formatMicroseconds(event.us)}`
 }
 
@@ -84,7 +91,7 @@ async function withProgress<T>(terminal: Terminal, work: (hooks: Hooks) => Promi
   const onProgress = (event: ProgressEvent) => {
     if (event.kind === 'copy') return line?.update(event)
     line?.clear()
-    if (event.kind === 'waiting') terminal.say(`fdmove: ${event.text}`)
+    if (event.kind === 'waiting') terminal.say(`fdmove: ${showText(event.text)}`)
     else terminal.detail(describeEvent(event))
   }
   const onFirst = (name: string) => {

@@ -57,7 +57,8 @@ const abandoned = new Set<number>()
 
 /**
  * Writes a line at once, so that nothing is lost when the process ends. A reader that went away (EPIPE) is no error of
- * the move; a pipe that is full for now (EAGAIN, when somebody made it non-blocking) is tried again.
+ * the move; a pipe that is full for now (EAGAIN, when somebody made it non-blocking) is tried again. What cannot be written to stdout
+ * for another reason (a full disk) is told on stderr.
  */
 function write(fd: number, text: string): void {
   if (abandoned.has(fd)) return
@@ -66,10 +67,11 @@ function write(fd: number, text: string): void {
     try {
       done += writeSync(fd, bytes, done)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EAGAIN')
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+      const { code, message } = error as NodeJS.ErrnoException
+      if (code === 'EAGAIN') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
       else {
         abandoned.add(fd)
+        if (fd === 1 && code !== 'EPIPE') write(2, `fdmove: what it says could not be written to stdout: ${message}`)
         return
       }
     }

@@ -215,7 +215,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
     return {
       pid,
       ppid: stat.ppid,
-      comm: stat.comm.toString('latin1'),
+      comm: stat.comm.toString(),
       startTime: stat.startTime,
       threads: stat.threads,
       uid: status.uid.effective,

@@ -28,6 +28,14 @@ export function quoteLikeStrace(bytes: Uint8Array): string {
 /** What must not reach a terminal as it is: controls, line separators, and what reorders text. */
 const unsafe = /[\p{Cc}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/u
 
+/** A sentence with names in it, for people: what must not reach a terminal is escaped. */
+export function showText(text: string): string {
+  return text.replace(new RegExp(unsafe, 'gu'), (one) => {
+    const code = one.codePointAt(0)!
+    return named[code] ?? `\\u{${code.toString(16)}}`
+  })
+}
+
 /** A path for people: as it is when that is plain text, else quoted and escaped. */
 export function showPath(path: Uint8Array | string): string {
   const bytes =

@@ -2,7 +2,7 @@
 // What --dry-run shows: the holds, the copies and the syscalls of a plan, and what it refuses.
 import { type MovePlan, type Refusal, refusedHold } from '../plan/move-plan.js'
 import { count, formatBytes, table } from './format.js'
-import { showPath } from './quote.js'
+import { showPath, showText } from './quote.js'
 import { renderProgram } from './strace.js'
 import { createStyle, type RenderOptions } from './style.js'
 
@@ -42,7 +42,7 @@ export function renderPlan(plan: MovePlan, options: RenderOptions): string {
     sections.push([bold('Copies'), table(rows)].join('\n'))
   }
   if (plan.warnings.length > 0)
-    sections.push([bold('Warnings'), ...plan.warnings.map((warning) => `  ${warning}`)].join('\n'))
+    sections.push([bold('Warnings'), ...plan.warnings.map((warning) => `  ${showText(warning)}`)].join('\n'))
   if (plan.refusals.length > 0) sections.push(renderRefusals(plan.refusals, options))
   sections.push(plan.refusals.length > 0 ? 'This move would be refused. Nothing was touched.' : 'Nothing was touched.')
   return sections.join('\n\n')
@@ -51,7 +51,12 @@ export function renderPlan(plan: MovePlan, options: RenderOptions): string {
 /** The table of what cannot be moved, with the reason. */
 export function renderRefusals(refusals: readonly Refusal[], options: RenderOptions): string {
   const { bold, bad } = createStyle(options)
-  const rows = refusals.map((refusal) => [String(refusal.pid), refusedHold(refusal), refusal.why, refusal.code])
+  const rows = refusals.map((refusal) => [
+    String(refusal.pid),
+    showText(refusedHold(refusal)),
+    showText(refusal.why),
+    refusal.code,
+  ])
   return [bold(bad('Refused')), table([['PID', 'WHAT', 'WHY', 'CODE'], ...rows])].join('\n')
 }
 

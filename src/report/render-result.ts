@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { count, formatBytes, formatMicroseconds, table } from './format.js'
-import { showPath } from './quote.js'
+import { showPath, showText } from './quote.js'
 import type { FileReport, Moved, MoveResult } from './result.js'
 import { createStyle, type RenderOptions } from './style.js'
 
@@ -31,9 +31,14 @@ export function renderResult(result: MoveResult, options: RenderOptions): string
     )
   }
   if (result.warnings.length > 0)
-    sections.push([bold('Warnings'), ...result.warnings.map((warning) => `  ${warning}`)].join('\n'))
+    sections.push([bold('Warnings'), ...result.warnings.map((warning) => `  ${showText(warning)}`)].join('\n'))
   if (result.remaining.length > 0) {
-    const rows = result.remaining.map(({ pid, kind, what, why }) => [pid > 0 ? String(pid) : '-', kind, what, why])
+    const rows = result.remaining.map(({ pid, kind, what, why }) => [
+      pid > 0 ? String(pid) : '-',
+      kind,
+      showText(what),
+      showText(why),
+    ])
     sections.push([bold(bad(`Still on ${from}`)), table([['PID', 'KIND', 'WHAT', 'WHY'], ...rows])].join('\n'))
   } else if (result.free === 'busy')
     sections.push(bad(`The kernel says that ${from} is still in use, by something that no process shows.`))

@@ -108,6 +108,24 @@ test('doctor says that the main job works here, and what it looked at', async ({
   expect(result.stdout).toMatch(/seccomp/i)
 })
 
+test('a stdout that is full or gone is told on stderr, or passed over, and never a stack trace', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const command = `'${process.execPath}' '${commandPath}'`
+  const move = `--from '${dirs.old}' --to '${dirs.new}' --pid ${target.pid} --max-pause 20s`
+  for (const args of ['--help', '--version', `scan '${dirs.old}' --json`, `${move} --json`]) {
+    const full = await execa('bash', ['-c', `${command} ${args} > /dev/full`], { reject: false })
+    expect(full.exitCode, full.stderr).toBe(0)
+    expect(full.stderr).toContain('could not be written to stdout: ENOSPC')
+    expect(full.stderr).not.toMatch(/\n {4}at /)
+  }
+  const gone = await execa('bash', ['-c', `${command} --help | true; exit \${PIPESTATUS[0]}`], { reject: false })
+  expect(gone).toMatchObject({ exitCode: 0, stderr: '' })
+  expect(await target.send('one')).toBe('ok')
+})
+
 test('a command line that makes no sense exits with 2 and changes nothing', async ({ fdmove, dirs }) => {
   for (const args of [
     [],

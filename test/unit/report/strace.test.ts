@@ -2,7 +2,7 @@
 import { constants } from 'node:fs'
 import { expect, test } from 'vitest'
 import type { Datum, Operation } from '../../../src/plan/program.js'
-import { quoteLikeStrace, showPath } from '../../../src/report/quote.js'
+import { quoteLikeStrace, showPath, showText } from '../../../src/report/quote.js'
 import { renderProgram } from '../../../src/report/strace.js'
 
 const text = (value: string | Buffer): Datum => ({ bytes: Buffer.concat([Buffer.from(value), Buffer.alloc(1)]) })
@@ -80,4 +80,11 @@ test('a path for people is plain when it can be, and never speaks to the termina
   expect(showPath('/srv/\u202egnp.exe')).toContain(String.raw`\342\200\256`)
   expect(showPath(Buffer.from([0x2f, 0xff]))).toBe(String.raw`"/\377"`)
   expect(showPath('/srv/end ')).toBe('"/srv/end "')
+})
+
+test('a sentence with names in it reaches no terminal with what a stranger has chosen', () => {
+  expect(showText('process 7 (größe 1) names "/srv"')).toBe('process 7 (größe 1) names "/srv"')
+  expect(showText('process 7 (\x1b[2J\n\u202e) names /srv')).toBe(
+    String.raw`process 7 (\u{1b}[2J\n\u{202e}) names /srv`,
+  )
 })
