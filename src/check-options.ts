@@ -26,7 +26,9 @@ export function checkOptions(options: MoveOptions): void {
   for (const name of amounts)
     if (options[name] !== undefined && !(Number.isFinite(options[name]) && options[name] > 0))
       throw usage(`${name} is no number above 0`)
-  const { signal, onProgress } = options
+  const { signal, onProgress, manifest } = options
+  if (manifest !== undefined && !(typeof manifest === 'string' && manifest.length > 0))
+    throw usage('manifest is no path: a text, not empty')
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw usage('signal is no AbortSignal')
   if (onProgress !== undefined && typeof onProgress !== 'function') throw usage('onProgress is no function')
   if (withTree !== undefined && !(Array.isArray(withTree) && withTree.every(isPath)))

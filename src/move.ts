@@ -6,13 +6,19 @@ import type { MoveOptions } from './options.js'
 import type { CompileOptions } from './plan/compile.js'
 import type { MovePlan, PlannedHold } from './plan/move-plan.js'
 import type { MoveResult } from './report/result.js'
-import { moveInTracer } from './tracer/client.js'
+import { abortError, moveInTracer } from './tracer/client.js'
 
 /** Moves a job. Throws an FdmoveError: its `kind` and `targetChanged` say what that means for the job. */
 export async function move(options: MoveOptions): Promise<MoveResult> {
   checkOptions(options)
   const from = absolute(options.from)
-  const result = await moveInTracer({ ...options, from, to: absolute(options.to) })
+  const { manifest } = options
+  const result = await moveInTracer({
+    ...options,
+    from,
+    to: absolute(options.to),
+    ...(manifest === undefined ? {} : { manifest: resolve(manifest) }),
+  })
   try {
     const { remainingOn } = await import('./report/remaining.js')
     return { ...result, ...(await remainingOn(result.aside ?? from, new Set(result.processes.map(({ pid }) => pid)))) }
@@ -31,7 +37,7 @@ export async function plan(options: MoveOptions): Promise<MovePlan> {
     import('./plan/compile.js'),
     import('./job/storage.js'),
   ])
-  options.signal?.throwIfAborted()
+  if (options.signal?.aborted) throw abortError(options.signal)
   const job = lookAt({ ...options, from: absolute(options.from), to: absolute(options.to), command: process.pid })
   const { snapshot, plan: planned, from, to } = job
   const names = new Map(planned.inodes.map(({ key, names }) => [key, names]))
@@ -123,11 +129,13 @@ export async function undo(
   return await move({ ...back, leave: 'nothing', to: aside, putsBack: { leave, old } })
 }
 
-/** The tracer process has another working directory. */
-function absolute(path: string | Buffer): string | Buffer {
-  return typeof path === 'string'
-    ? resolve(path)
-    : path[0] === 0x2f
-      ? path
-      : Buffer.concat([Buffer.from(`${process.cwd()}/`), path])
+/** The tracer process has another working directory. ERR_FDMOVE_USAGE where this one has none any more. */
+function absolute<Path extends string | Buffer>(path: Path): Path | string | Buffer {
+  if (path[0] === '/' || path[0] === 0x2f) return path
+  try {
+    return typeof path === 'string' ? resolve(path) : Buffer.concat([Buffer.from(`${process.cwd()}/`), path])
+  } catch (cause) {
+    const message = `${path.toString()}: the working directory is gone; name it by a path that begins with a slash`
+    throw new FdmoveError('ERR_FDMOVE_USAGE', message, { cause })
+  }
 }

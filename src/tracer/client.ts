@@ -77,7 +77,14 @@ export function moveInTracer({ signal, onProgress, ...options }: MoveOptions): P
           )
       }
     })
-    say({ kind: 'move', options })
+    try {
+      say({ kind: 'move', options })
+    } catch (cause) {
+      // It waits for what never comes, and would keep its caller alive.
+      tracer.kill('SIGKILL')
+      const message = `options hold what cannot be handed to another process: ${textOf({ cause })}`
+      settle(() => reject(new FdmoveError('ERR_FDMOVE_USAGE', message, { cause })))
+    }
   })
 }
 
@@ -97,7 +104,7 @@ function died(how: string): FdmoveError {
   )
 }
 
-function abortError(signal: AbortSignal): FdmoveError {
+export function abortError(signal: AbortSignal): FdmoveError {
   return signal.reason instanceof FdmoveError
     ? signal.reason
     : new FdmoveError('ERR_FDMOVE_ABORTED', 'interrupted; the job runs on as before', { cause: signal.reason })

@@ -105,7 +105,14 @@ tell({ code: failure.code, message: failure.message, cause: failure.cause?.name,
 
 test('options that make no sense are refused with a code, before anything is done', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('append-log', `${dirs.old}/log`)
-  const bad = ['{ signal: {} }', "{ onProgress: 'loud' }", "{ from: '' }", '{ maxPauseUs: 0 }', "{ withTree: '.' }"]
+  const bad = [
+    "{ manifest: Buffer.from('/m') }",
+    '{ signal: {} }',
+    "{ onProgress: 'loud' }",
+    "{ from: '' }",
+    '{ maxPauseUs: 0 }',
+    "{ withTree: '.' }",
+  ]
   const codes = await run(
     `const codes = []
 for (const bad of [${bad.join(', ')}])
@@ -116,5 +123,35 @@ tell(codes)`,
     target.pid,
   )
   expect(codes).toEqual(Array(2 * bad.length).fill('ERR_FDMOVE_USAGE'))
+  expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
+})
+
+test('plan() with a signal that is aborted already fails as move() does', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const codes = await run(
+    `const codes = []
+for (const call of [move, plan])
+  codes.push((await call({ ...options, signal: AbortSignal.abort() }).catch((error) => error)).code)
+tell(codes)`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  expect(codes).toEqual(['ERR_FDMOVE_ABORTED', 'ERR_FDMOVE_ABORTED'])
+})
+
+test('options that cannot be handed to the tracer process are refused, and nothing goes on waiting', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const told = await run(
+    `const error = await move({ ...options, extra: () => 1 }).catch((error) => error)
+tell([error.code, error.message])`,
+    dirs.old,
+    dirs.new,
+    target.pid,
+  )
+  expect(told).toEqual(['ERR_FDMOVE_USAGE', expect.stringContaining('could not be cloned')])
   expect(heldBelow(target.pid, dirs.old)).toHaveLength(1)
 })

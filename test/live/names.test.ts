@@ -108,6 +108,17 @@ test('OLD and NEW are given relative to where the command runs', async ({ dirs, 
   expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${dirs.new}/file`)
 })
 
+test('the manifest is written relative to where the command runs', async ({ dirs, spawnTarget }) => {
+  const target = await spawnTarget('append-log', `${dirs.old}/log`)
+  const cwd = dirname(dirs.old)
+  const from = ['--from', dirs.old, '--to', dirs.new, '--pid', String(target.pid)]
+  const command = [commandPath, ...from, '--manifest', 'm.json', '--max-pause', '20s', '--json']
+  const moved = await execa(process.execPath, command, { cwd })
+  expect(JSON.parse(moved.stdout).manifest).toBe(`${cwd}/m.json`)
+  const undone = await execa(process.execPath, [commandPath, 'undo', 'm.json', '--max-pause', '20s'], { cwd })
+  expect(undone.exitCode).toBe(0)
+})
+
 test('OLD = /srv does not catch /srv2', async ({ dirs, spawnTarget }) => {
   mkdirSync(`${dirs.old}2`)
   const target = await spawnTarget('hold', `open rw,creat ${dirs.old}2/file 10`, `chdir ${dirs.old}2`)
