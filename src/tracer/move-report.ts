@@ -3,11 +3,13 @@
 import { readFileSync } from 'node:fs'
 import type { Staged } from '../copy/contract.js'
 import { relativeTo } from '../copy/relative-path.js'
+import { gone } from '../job/gone.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { below, joinPath } from '../job/storage.js'
 import { native } from '../native.js'
-import type { LeftFile } from '../options.js'
-import type { Manifest, reserveManifest } from '../report/manifest.js'
+import type { LeftFile, Stranger } from '../options.js'
+import { parseStat } from '../proc/index.js'
+import type { Manifest, ManifestProcess, reserveManifest } from '../report/manifest.js'
 import type { MoveResult, ProcessReport, RemainingHold } from '../report/result.js'
 import type { Leave } from './leave.js'
 import type { Job, MoveRequest } from './look-at.js'
@@ -63,7 +65,8 @@ export function report(
     withTree: (request.withTree ?? []).map((path) =>
       joinPath(job.from.path, relativeTo(job.from.path, Buffer.from(path))),
     ),
-    processes: snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })),
+    processes: [...snapshot.processes.map(({ pid, startTime, comm }) => ({ pid, startTime, comm })), ...idle(outcome)],
+    strangers: strangers.map(({ path, ino }) => ({ path: joinPath(to, path), ino })),
     files: paths
       .filter(({ key }) => inodes.get(key)?.kind !== 'directory')
       .map(({ key, from, to }) => {
@@ -153,6 +156,19 @@ function remaining(job: Job, snapshot: JobSnapshot): RemainingHold[] {
 }
 
 /** What `undo` knows a file again by. */
+/** Processes of the job that held nothing: what they open at NEW from now on is to be moved back as well. */
+function idle({ threads, snapshot }: SwitchOutcome): ManifestProcess[] {
+  return [...threads.keys()].flatMap((pid) => {
+    if (snapshot.processes.some((one) => one.pid === pid)) return []
+    try {
+      const stat = parseStat(readFileSync(`/proc/${pid}/stat`))
+      return stat === undefined ? [] : [{ pid, startTime: stat.startTime, comm: stat.comm.toString() }]
+    } catch (error) {
+      return gone(error) ?? []
+    }
+  })
+}
+
 function contentsOf(source: number | undefined): { readonly size: bigint; readonly mtime: bigint } | null {
   if (source === undefined) return null
   const { size, mtime } = native.inodeOf(source)

@@ -11,6 +11,7 @@ import { FdmoveError } from '../errors.js'
 import { childrenOf } from '../job/children.js'
 import { isLocal } from '../job/local.js'
 import { unixSockets } from '../job/passed-fds.js'
+import { createJobReader } from '../job/read-job.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { native } from '../native.js'
 import { withoutTracers } from '../job/tracers.js'
@@ -51,6 +52,18 @@ export async function runMove(request: MoveRequest): Promise<MoveResult> {
   }
 }
 
+/**
+ * Whether something is to be done even where the job holds nothing of OLD at the moment: what it opens next by a path is to be
+ * found at NEW. Not where it is at NEW already, nor where nobody was named: what is there would be replaced by what was left at OLD. Of a
+ * move that is undone only the old place, where it can be known that NEW is the storage that it was.
+ */
+function asksForMore({ from, to, pids }: Job, { select, withTree, leave, replaces, putsBack }: MoveRequest): boolean {
+  if (replaces !== undefined) return putsBack?.leave === 'bind'
+  if (select.kind === 'all' || pids.length === 0) return false
+  if ((withTree ?? []).length === 0 && (leave ?? 'nothing') === 'nothing') return false
+  return createJobReader(to.path, from).holders(pids).length === 0
+}
+
 /** The job, with all that it holds opened here: what it gives up from now on is still there. */
 function lookAndOpen(request: MoveRequest, opened: Map<string, number>): Job {
   const job = lookAt(request)
@@ -66,7 +79,8 @@ async function moveFrom(
 ): Promise<MoveResult> {
   const { signal } = request
   const job = lookAndOpen(request, opened)
-  if (job.plan.units.length === 0 && job.plan.refusals.length === 0) return nothingToMove(job, request)
+  if (job.plan.units.length === 0 && job.plan.refusals.length === 0 && !asksForMore(job, request))
+    return nothingToMove(job, request)
   refuseIfAny(job.plan)
   signal.throwIfAborted()
   collectGarbage()
@@ -101,7 +115,8 @@ async function moveWith(
     from: job.from.path,
     to: job.to.path,
     copy: request.copy ?? 'auto',
-    overwrite: request.overwrite === true || left || false,
+    // A job that holds nothing may have been moved before: what is at NEW is newer than what is at OLD then.
+    overwrite: (request.overwrite === true && job.plan.units.length > 0) || left || false,
     ...(left && { left }),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
