@@ -123,7 +123,11 @@ export async function undo(
             joinPath(manifest.to, below(manifest.from, path) ?? Buffer.alloc(0)),
           ),
         }
-  const back = { replaces, ...tree, ...options, from: manifest.to, select } as const
+  const strangers = manifest.strangers.flatMap(({ path, ino }) => {
+    const relative = below(manifest.to, path)
+    return relative === undefined ? [] : [{ path: relative, ino }]
+  })
+  const back = { replaces, strangers, ...tree, ...options, from: manifest.to, select } as const
   const { leave, aside, from: old } = manifest
   if (leave === 'nothing' || aside === null) return await move({ ...back, to: old })
   return await move({ ...back, leave: 'nothing', to: aside, putsBack: { leave, old } })

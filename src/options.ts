@@ -17,9 +17,14 @@ export type LeftFile = {
   readonly path: Buffer
   readonly dev: bigint
   readonly ino: bigint
-  /** Of bytes and nanoseconds; null in a manifest of an older fdmove. */
+  /** Of bytes and nanoseconds; null for a directory, and in a manifest of an older fdmove. */
   readonly contents: { readonly size: bigint; readonly mtime: bigint } | null
+  /** A directory: never replaced, but removed where the job has removed its own and it is empty. */
+  readonly directory?: true
 }
+
+/** What was where a tree has been brought to, before that. `path` is relative to the storage. */
+export type Stranger = { readonly path: Buffer; readonly ino: bigint }
 
 /** Who makes the system calls in the job. */
 export type EngineName = 'ptrace' | 'gdb'
@@ -49,6 +54,8 @@ export type MoveOptions = {
   readonly overwrite?: boolean
   /** Files at `to` that are replaced even so, if they are as they were left: what `undo` goes back to. */
   readonly replaces?: readonly LeftFile[]
+  /** What of the trees at `from` stays there: it was there before the move that is undone. For `undo`. */
+  readonly strangers?: readonly Stranger[]
   readonly leave?: 'nothing' | 'symlink' | 'bind'
   /** `to` is where an earlier move has left what was at `old`: in the moment of the switch that goes back there. For `undo`. */
   readonly putsBack?: { readonly leave: 'symlink' | 'bind'; readonly old: string | Buffer }

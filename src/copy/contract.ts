@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the copy half of a move promises to the rest, as types.
-import type { LeftFile, ProgressEvent } from '../options.js'
+import type { LeftFile, ProgressEvent, Stranger } from '../options.js'
 import type { Estimate } from './passes.js'
 
 /** One inode of OLD that the job needs at NEW. */
@@ -69,6 +69,8 @@ export type DestinationOptions = {
   readonly overwrite: boolean | LeftFiles
   /** What an earlier move left at NEW: goes where the trees of `withTree` have lost it since, and it is as it was. */
   readonly left?: LeftFiles
+  /** What the trees of `withTree` pass over: by path, with its inode number, or null where that means nothing. */
+  readonly strangers?: ReadonlyMap<string, bigint | null>
   /** Budget of the pause in microseconds: passes go on until what is left fits. Default 100 ms. */
   readonly maxPauseUs?: number
   /** 'tracefs' refuses where the kernel's log cannot be read; 'compare' never uses it. Default 'auto'. */
@@ -118,12 +120,19 @@ export type Destination = {
    * at NEW but those with these keys is open here: `Staged.fd` becomes a mere handle (O_PATH).
    */
   seal(mayStayOpen?: ReadonlySet<string>): void
+  /**
+   * SYNCHRONOUS, when nothing is undone any more and the job still stands: directories that the move that is undone has left at NEW get
+   * the mode, the owner and the times that those of the job have by now.
+   */
+  sealReturned(): void
   /** SYNCHRONOUS and quick, as soon as the job runs on: no file at NEW is open here any more, or programs that it makes could not be run. */
   letGo(): void
   /** What is not the same at NEW though the administrator might expect it, with the reason: for warnings. */
   notes(): readonly string[]
   /** What the trees of `withTree` left at OLD, as far as it is still what was copied: for `undo`. Before finish(). */
   leftInTree(): readonly LeftFile[]
+  /** What was in directories of NEW that the trees of `withTree` have met, but for what they have replaced: for `undo`. Before finish(). */
+  strangers(): readonly Stranger[]
   /** Undoes everything: what was created is removed, what was overwritten is back. Never throws; yields what could not be undone. */
   abandon(): readonly string[]
   /** The move succeeded: drops saved overwritten files and closes fds. */

@@ -9,7 +9,7 @@ import { checkTime } from './deadline.js'
 import type { Directories, Directory } from './directories.js'
 import { copyFailure, isErrno } from './failure.js'
 import { S_IFDIR, S_IFMT } from './flags.js'
-import { mayReplace } from './placing.js'
+import { isLeftDirectory, mayReplace } from './placing.js'
 import { join, keyOf, nameOf, parentOf } from './relative-path.js'
 import { stagingName } from './staging-name.js'
 
@@ -54,8 +54,15 @@ export class Departed {
 
   /** Takes away what is gone. Synchronous; in the pause up to the deadline. */
   follow(deadlineUs: number | null): void {
+    const directories: Buffer[] = []
     for (const [name, path] of this.#doubtful) {
       checkTime(deadlineUs, 'so much was removed from the tree')
+      if (this.#left.get(name)!.some(({ directory }) => directory === true)) {
+        // The tree tells of one that goes later.
+        this.#doubtful.delete(name)
+        if (this.#directories.isGoneFromOld(path)) directories.push(path)
+        continue
+      }
       const isOurs = this.#isOurs(path)
       // One that is there, and that nothing was made for yet, may be gone before anything is.
       if (!isOurs && !this.#directories.isGoneFromOld(path)) continue
@@ -66,6 +73,9 @@ export class Departed {
       for (let at = parentOf(path); inode && at.length > 0 && this.#directories.isGoneFromOld(at); at = parentOf(at))
         if (!this.#take(at, (present) => (present.mode & S_IFMT) === S_IFDIR && this.#isEmpty(at))) break
     }
+    // What is in them first.
+    for (const path of directories.sort((one, other) => other.length - one.length))
+      this.#take(path, (present) => isLeftDirectory(this.#left.get(keyOf(path))!, present) && this.#isEmpty(path))
   }
 
   /** How many names were taken away. */

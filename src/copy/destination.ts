@@ -3,6 +3,7 @@
 // provably, while it stands still. Nothing at NEW is visible under its final name before publish(); everything is
 // taken back by abandon().
 
+import { closeSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type LiveCopy, native } from '../native.js'
 import type { CopySource, Destination, DestinationOptions, LeftFiles, Proof, SettledFile, Staged } from './contract.js'
@@ -13,7 +14,7 @@ import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
 import { type Item, Items, isLeftInPlain, noteAttributes, sealings, writersOf } from './items.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
-import { checkNames, checkSpace } from './placing.js'
+import { checkNames, checkSpace, isLeftDirectory } from './placing.js'
 import { join, keyOf, relativeTo } from './relative-path.js'
 import { openTree, type Tree } from './tree.js'
 
@@ -29,7 +30,7 @@ const quicklyRead = 48n << 20n
 
 export function openDestination(options: DestinationOptions): Destination {
   const budgetUs = options.maxPauseUs ?? 100_000
-  const directories = new Directories(options.from, options.to)
+  const directories = new Directories(options.from, options.to, (path) => departed?.doubt(path))
   const items = new Items(options, directories, (path) => departed?.doubt(path))
   const control: CopyControl = new native.CopyControl()
   let log: DirtyLog | null = null
@@ -61,7 +62,20 @@ export function openDestination(options: DestinationOptions): Destination {
     if (dirs.length === 0) return null
     const held = new Set(sources.map(({ key }) => key))
     const lost = (path: Buffer) => departed?.doubt(path)
-    return openTree({ from, to, dirs, directories, attic: items.attic, overwrite, control, held, items, lost })
+    const strangers = options.strangers ?? new Map()
+    return openTree({
+      from,
+      to,
+      dirs,
+      directories,
+      attic: items.attic,
+      overwrite,
+      control,
+      held,
+      items,
+      lost,
+      strangers,
+    })
   }
 
   function departedFrom(left: LeftFiles): Departed {
@@ -93,6 +107,25 @@ export function openDestination(options: DestinationOptions): Destination {
     if (worthwhile) log = openDirtyLog(mode, copies)
   }
 
+  /** Directories that the move that is undone has left here, with our fds on those of the job, which may have changed since. */
+  const returned = new Map<Directory, number>()
+
+  function findReturned(): void {
+    for (const [name, list] of options.left ?? []) {
+      const path = Buffer.from(name, 'latin1')
+      if (tree?.covers(path) !== true || !directories.has(path)) continue
+      const directory = directories.find(path)!
+      if (!isLeftDirectory(list, native.inodeOf(directory.fd))) continue
+      const old = directory.made ? null : directories.openOld(path)
+      if (old !== null) returned.set(directory, old)
+    }
+  }
+
+  function closeReturned(): void {
+    for (const fd of returned.values()) closeSync(fd)
+    returned.clear()
+  }
+
   function undo(): readonly string[] {
     if (!open) return []
     open = false
@@ -103,6 +136,7 @@ export function openDestination(options: DestinationOptions): Destination {
     left.push(...directories.remove())
     left.push(...(departed?.undo() ?? []))
     items.attic.remove()
+    closeReturned()
     directories.close()
     return left
   }
@@ -311,6 +345,7 @@ export function openDestination(options: DestinationOptions): Destination {
       settleItems(all, 0, 'rehearse')
       sealItems(all, false, false)
       sealDirectories(false)
+      findReturned()
     },
 
     settle(deadlineUs) {
@@ -356,6 +391,18 @@ export function openDestination(options: DestinationOptions): Destination {
       closeFiles(mayStayOpen)
     },
 
+    sealReturned() {
+      const changed = [...returned].flatMap(([directory, from]) => {
+        if (directories.find(directory.path) !== directory) return [] // another one is there by now
+        const [theirs, ours] = [native.inodeOf(from), native.inodeOf(directory.fd)]
+        const isSame = theirs.mode === ours.mode && theirs.uid === ours.uid && theirs.gid === ours.gid
+        const full = !isSame || directories.isRenewed(directory)
+        const what = () => join(options.to, directory.path)
+        return full || theirs.mtime !== ours.mtime ? [{ from, to: directory.fd, full, what }] : []
+      })
+      sealEach(changed, true)
+    },
+
     letGo: () => closeFiles(),
 
     notes: () => [
@@ -385,6 +432,8 @@ export function openDestination(options: DestinationOptions): Destination {
       return [...held, ...tree.left()]
     },
 
+    strangers: () => tree?.strangers() ?? [],
+
     abandon() {
       control.cancel()
       options.signal?.removeEventListener('abort', abort)
@@ -401,6 +450,7 @@ export function openDestination(options: DestinationOptions): Destination {
       departed?.finish()
       items.attic.remove()
       directories.sync()
+      closeReturned()
       directories.close()
     },
   }

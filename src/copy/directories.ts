@@ -17,6 +17,7 @@ export type Directory = {
 
 /** Every directory of NEW that a move touches, opened once. No symbolic link below OLD or NEW is followed. */
 export class Directories {
+  readonly #oldPath: Buffer
   readonly #from: number
   readonly #to: Buffer
   readonly #known = new Map<string, Directory>()
@@ -27,11 +28,16 @@ export class Directories {
   readonly #leaving = new Map<string, { readonly directory: Directory; readonly parent: Directory }>()
   /** Those whose attributes are to be copied: they were made, or have changed at OLD. */
   #unsealed = new Set<Directory>()
+  readonly #renewed = new Set<Directory>()
   /** Fds of directories that are gone: somebody may still hold the number. */
   readonly #closing: number[] = []
+  readonly #lost: (path: Buffer) => void
 
-  constructor(from: Buffer, to: Buffer) {
+  /** `lost` is told of each that was in use and is gone from OLD. */
+  constructor(from: Buffer, to: Buffer, lost: (path: Buffer) => void = () => {}) {
+    this.#lost = lost
     this.#to = to
+    this.#oldPath = from
     this.#from = openRoot(from)
     try {
       this.#known.set('', { path: Buffer.alloc(0), fd: openRoot(to), made: false })
@@ -136,10 +142,17 @@ export class Directories {
     return unsealed
   }
 
+  /** Whether the directory of OLD has changed since it was first looked at. */
+  isRenewed(directory: Directory): boolean {
+    return this.#renewed.has(directory)
+  }
+
   /** The directory of OLD has changed, or another one is there now. */
   renew(path: Buffer): void {
     const directory = this.#known.get(keyOf(path))
-    if (directory?.made !== true) return
+    if (directory === undefined) return
+    this.#renewed.add(directory)
+    if (!directory.made) return
     this.#unsealed.add(directory)
     const old = this.#old.get(directory)
     if (old === undefined) return
@@ -158,6 +171,7 @@ export class Directories {
       this.#unsealed.delete(directory)
       if (made) this.#leaving.set(keyOf(other), { directory, parent })
       else this.#closing.push(fd)
+      this.#lost(other)
     }
     this.sweep()
   }
@@ -206,6 +220,11 @@ export class Directories {
     })
   }
 
+  /** The same, as far as they have been asked for: nothing is opened, and nothing thrown. */
+  get known(): readonly { readonly old: number; readonly directory: Directory }[] {
+    return [...this.#old].map(([directory, old]) => ({ old, directory }))
+  }
+
   sync(): void {
     for (const directory of this.#touched) fsyncSync(directory.fd)
     this.#touched.clear()
@@ -237,13 +256,14 @@ export class Directories {
     closeSync(this.#from)
   }
 
-  /** An fd of OLD's directory; null when it was removed or renamed meanwhile. */
+  /** An fd of OLD's directory; null when it was removed or renamed meanwhile. What cannot be opened now is not gone: that is thrown. */
   openOld(path: Buffer): number | null {
     for (const access of [O_RDONLY, O_PATH]) {
       try {
         return native.openBeneath(this.#from, path, access | O_DIRECTORY | O_NOFOLLOW)
       } catch (error) {
-        if (!isErrno(error, 'EACCES', 'EPERM')) return null
+        if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ESTALE', 'ERR_FDMOVE_UNSAFE_PATH')) return null
+        if (!isErrno(error, 'EACCES', 'EPERM')) throw copyFailure(error, join(this.#oldPath, path))
       }
     }
     return null

@@ -35,6 +35,7 @@ export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError 
 
 const advices: Readonly<Record<string, string>> = {
   EMFILE: moreFiles,
+  EPERM: 'where it, or what is in its way, is immutable or append-only (lsattr), take that away first (chattr -i -a)',
   EMLINK: 'the file has more names (hard links) than the file system of NEW allows',
   // An idmapped mount that has no number for who makes a file, or an owner there that is out of its range. mount_setattr(2).
   EOVERFLOW: 'NEW is an idmapped mount that has no number for this owner: name a plain mount of the same file system',

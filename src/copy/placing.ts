@@ -3,7 +3,7 @@
 import { lstatSync, readdirSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type Inode, native } from '../native.js'
-import type { LeftFile } from '../options.js'
+import type { LeftFile, Stranger } from '../options.js'
 import type { CopySource, DestinationOptions, LeftFiles } from './contract.js'
 import type { Directories, Directory } from './directories.js'
 import { join, keyOf, nameOf, parentOf } from './relative-path.js'
@@ -26,7 +26,8 @@ export function mayReplace(overwrite: DestinationOptions['overwrite'], path: Buf
   // Not the device: it may have another number after a umount. Nor ctime, which a rename changes.
   const files = overwrite.get(keyOf(path)) ?? []
   return files.some(
-    ({ dev, ino, numbered, contents }) =>
+    ({ dev, ino, numbered, contents, directory }) =>
+      directory === undefined &&
       (ino === present.ino || (!numbered && contents !== null)) &&
       (contents === null ? dev === present.dev : isAsLeft(contents, present)),
   )
@@ -64,6 +65,18 @@ export function leftFiles(list: readonly LeftFile[], type: string): LeftFiles {
   return byPath
 }
 
+/** Whether `present` is the directory that was left by its path. */
+export function isLeftDirectory(left: NonNullable<ReturnType<LeftFiles['get']>>, present: Inode): boolean {
+  if (!isSameKind('directory', present)) return false
+  return left.some(({ directory, ino, numbered }) => directory === true && (ino === present.ino || !numbered))
+}
+
+/** For the trees, by path. `type` of the file system that they are on. */
+export function knownStrangers(list: readonly Stranger[], type: string): ReadonlyMap<string, bigint | null> {
+  const numbered = !numbersAnew(type)
+  return new Map(list.map(({ path, ino }) => [keyOf(Buffer.from(path)), numbered ? ino : null]))
+}
+
 /**
  * Of a file, by one of its names, the others by which the move that is undone has brought it: all that still lead to it. The job need
  * not hold it by each of them any more, and one that stays away would show at NEW what was there before.
@@ -74,7 +87,8 @@ export function namesLeft({
 }: Pick<DestinationOptions, 'from' | 'left'>): (source: CopySource) => readonly Buffer[] {
   if (left === undefined) return () => []
   const byInode = new Map<string, Buffer[]>()
-  for (const { dev, ino, path } of [...left.values()].flat()) {
+  for (const { dev, ino, path, directory } of [...left.values()].flat()) {
+    if (directory !== undefined) continue
     const key = `${dev}:${ino}`
     const known = byInode.get(key)
     if (known === undefined) byInode.set(key, [Buffer.from(path)])

@@ -7,7 +7,7 @@
 import { closeSync, readdirSync, statfsSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { type CopyControl, type Inode, native } from '../native.js'
-import type { LeftFile } from '../options.js'
+import type { LeftFile, Stranger } from '../options.js'
 import type { Attic } from './attic.js'
 import type { DestinationOptions } from './contract.js'
 import { checkTime } from './deadline.js'
@@ -37,6 +37,8 @@ export type Tree = {
   notSame(): readonly string[]
   /** What it left at OLD, as far as that is still what it copied. */
   left(): readonly LeftFile[]
+  /** What was in its directories at NEW before it came there, but for what it has replaced. */
+  strangers(): readonly Stranger[]
   /** Removes all that was made, puts back what was replaced. Yields what could not be undone. */
   undo(): readonly string[]
   finish(): void
@@ -68,6 +70,12 @@ const isAsCopied = (made: MadeName, now: Inode | null) => isCopied(made, now) &&
 /** f_type of an overlay. magic.h of the kernel */
 const overlayMagic = 0x794c7630
 
+/** What is in a directory, but for what is ours for the time being. */
+function namesIn(fd: number): readonly Buffer[] {
+  const all = readdirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })
+  return all.filter((name) => !name.toString('latin1').startsWith('.fdmove-'))
+}
+
 export function openTree(options: {
   readonly from: Buffer
   readonly to: Buffer
@@ -81,6 +89,8 @@ export function openTree(options: {
   readonly items: HeldItems
   /** Told of each name that nothing is made under any more. */
   readonly lost: (path: Buffer) => void
+  /** What is none of the tree, by its path: the inode number, or null where it is known by the path alone. */
+  readonly strangers: ReadonlyMap<string, bigint | null>
 }): Tree {
   const { directories, items } = options
   const root = directories.openOld(Buffer.alloc(0))
@@ -101,10 +111,34 @@ export function openTree(options: {
   let followedAt = 0n
   let bytes = 0
   const watch = new TreeWatch()
+  /** What directories of NEW had in them when they were met, by these directories. */
+  const before = new Map<string, readonly Stranger[]>()
 
   const note = (path: Buffer, why: string) => notes.set(keyOf(path), `${join(options.from, path).toString()}: ${why}`)
   const at = (path: Buffer) => join(options.to, path)
   const putOffUntilNext = (path: Buffer) => putOff.set(keyOf(path), path)
+
+  function isStranger(path: Buffer, { ino }: Inode): boolean {
+    const known = options.strangers.get(keyOf(path))
+    return known === null || known === ino
+  }
+
+  /** A name at OLD that is one of the tree. */
+  function inodeOfTree(path: Buffer): Inode | null {
+    const inode = files.inodeAtOld(path)
+    return inode !== null && isStranger(path, inode) ? null : inode
+  }
+
+  /** The directory of NEW, with what is in it before anything is made there. */
+  function ensure(path: Buffer): void {
+    const { made, fd } = directories.ensure(path)
+    if (made || before.has(keyOf(path))) return
+    const there = namesIn(fd).flatMap((name): Stranger[] => {
+      const inode = native.inodeAt(fd, name)
+      return inode === null ? [] : [{ path: join(path, name), ino: inode.ino }]
+    })
+    before.set(keyOf(path), there)
+  }
 
   function copyOne(path: Buffer, inode: Inode, { deadlineUs, copied }: Round): void {
     const outcome = files.copyOne(path, inode, deadlineUs)
@@ -124,9 +158,9 @@ export function openTree(options: {
       if (before === 'itself') return true
       if (before === 'another') leave(path)
       directories.renew(path)
-      for (const name of readdirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })) {
-        const inode = native.inodeAt(fd, name)
-        if (inode !== null && !name.toString('latin1').startsWith('.fdmove-')) visit(join(path, name), inode)
+      for (const name of namesIn(fd)) {
+        const [found, inode] = [join(path, name), native.inodeAt(fd, name)]
+        if (inode !== null && !isStranger(found, inode)) visit(found, inode)
       }
       return true
     })
@@ -146,7 +180,7 @@ export function openTree(options: {
 
   /** The first look at a directory and all below it. */
   function scan(path: Buffer): void {
-    directories.ensure(path)
+    ensure(path)
     enter(path, (below, inode) => {
       if (isElsewhere(inode)) note(below, 'is on another file system')
       else if (typeOf(inode) === S_IFDIR) scan(below)
@@ -204,7 +238,7 @@ export function openTree(options: {
   /** Makes one name at NEW what it is at OLD now. */
   function update(path: Buffer, round: Round): void {
     const name = keyOf(path)
-    const inode = files.inodeAtOld(path)
+    const inode = inodeOfTree(path)
     const key = inode === null ? null : keyOfInode(inode)
     notes.delete(name)
     const owner = items.owners.get(name)
@@ -224,7 +258,7 @@ export function openTree(options: {
       // What is held there is moved all the same, as what the job holds.
       if (!names.isHeld(keyOfInode(inode))) note(path, 'is on another file system')
     } else if (isDirectory) {
-      directories.ensure(path)
+      ensure(path)
       directories.renew(path)
       enter(path, (below) => attempt(below, round))
     } else if (key !== null && names.isHeld(key)) {
@@ -315,9 +349,9 @@ export function openTree(options: {
       checkTime(deadlineUs, muchChanged)
       if (path.length > 0) changed.set(keyOf(path), path)
       files.withOld(path, (fd) => {
-        for (const entry of readdirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })) {
+        for (const entry of namesIn(fd)) {
           const [found, inode] = [join(path, entry), native.inodeAt(fd, entry)]
-          if (inode === null || entry.toString('latin1').startsWith('.fdmove-')) continue
+          if (inode === null || isStranger(found, inode)) continue
           if (typeOf(inode) === S_IFDIR && inode.dev === device) visit(found)
           else if (names.at(found) === undefined) changed.set(keyOf(found), found)
         }
@@ -376,7 +410,12 @@ export function openTree(options: {
       directories.sweep()
     },
     left() {
-      return names.all().flatMap((made) => {
+      const emptied = directories.known.flatMap(({ old, directory: { path } }): LeftFile[] => {
+        if (!isInTree(path)) return []
+        const { dev, ino } = native.inodeOf(old)
+        return [{ path, dev, ino, contents: null, directory: true }]
+      })
+      const brought = names.all().flatMap((made): LeftFile[] => {
         try {
           const inode = files.inodeAtOld(made.path)
           // One that got another name has another ctime, and was followed even so.
@@ -388,7 +427,13 @@ export function openTree(options: {
           return [] // the storage may be failing, and the job is off it: undo will replace that only with --overwrite
         }
       })
+      return [...emptied, ...brought]
     },
+    strangers: () =>
+      [...before.values()].flat().filter(({ path }) => {
+        const name = keyOf(path)
+        return names.at(path) === undefined && !items.owners.has(name) && !directories.has(path)
+      }),
     notSame: () => [...notes.values()],
     undo() {
       const left: string[] = []

@@ -10,11 +10,14 @@
 //     "aside": null,                             where --leave keeps what was in the old place
 //     "withTree": [ "/old/data" ],               what was brought over whole, and is to be brought back
 //     "processes": [ { "pid": 1234, "startTime": "987654", "comm": "job" } ],
+//     "strangers": [ { "path": "/new/lost+found", "ino": "11" } ],   what was there before, and is not to be brought back
 //     "files": [ { "from": "/old/job.log", "to": "/new/job.log", "ino": "131", "dev": "2049",
-//                  "size": "4096", "mtime": "1769860800000000000" } ] }
+//                  "size": "4096", "mtime": "1769860800000000000" },
+//                { "from": "/old/data/d", "to": "/new/data/d", "ino": "132", "dev": "2049", "directory": true } ] }
 //
 // `startTime` is field 22 of /proc/PID/stat, in clock ticks; with `bootId` it tells a pid that was used again.
 // `dev`, `ino`, `size` and `mtime` are those of the file at `from` when it was left behind: `undo` may replace that very file.
+// Directories are told where a tree was brought over: `undo` may remove that very one, when it is empty.
 import { isUtf8 } from 'node:buffer'
 import {
   closeSync,
@@ -30,7 +33,7 @@ import {
 import { homedir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdmoveError } from '../errors.js'
-import type { LeftFile } from '../options.js'
+import type { LeftFile, Stranger } from '../options.js'
 
 export const manifestSchema = 'fdmove/manifest/1'
 
@@ -62,6 +65,8 @@ export type Manifest = {
   /** The directories that were brought over whole, below `from`; as `--with-tree` had them. */
   readonly withTree: readonly Buffer[]
   readonly processes: readonly ManifestProcess[]
+  /** What was in the directories of `withTree` at `to` before: with absolute paths. */
+  readonly strangers: readonly Stranger[]
   readonly files: readonly ManifestFile[]
 }
 
@@ -155,10 +160,12 @@ export function serializeManifest(manifest: Manifest): string {
       aside: manifest.aside === null ? null : encodePath(manifest.aside),
       withTree: manifest.withTree.map(encodePath),
       processes: manifest.processes.map(({ pid, startTime, comm }) => ({ pid, startTime: String(startTime), comm })),
+      strangers: manifest.strangers.map(({ path, ino }) => ({ path: encodePath(path), ino: String(ino) })),
       files: manifest.files.map(({ from, to, original }) => ({
         from: encodePath(from),
         to: encodePath(to),
         ...(original === null ? {} : { dev: String(original.dev), ino: String(original.ino) }),
+        ...(original?.directory ? { directory: true } : {}),
         ...(original?.contents ? { size: String(original.contents.size), mtime: String(original.contents.mtime) } : {}),
       })),
     },
@@ -189,8 +196,12 @@ export function parseManifest(text: string): Manifest {
         comm: string(comm, `processes[${i}].comm`),
       }
     }),
+    strangers: list(object.strangers ?? [], 'strangers').map((entry, i) => {
+      const { path, ino } = record(entry, `strangers[${i}]`)
+      return { path: absolutePath(path, `strangers[${i}]`), ino: decimal(ino, `strangers[${i}].ino`) }
+    }),
     files: list(object.files, 'files').map((entry, i) => {
-      const { from, to, dev, ino, size, mtime } = record(entry, `files[${i}]`)
+      const { from, to, dev, ino, size, mtime, directory } = record(entry, `files[${i}]`)
       const contents =
         size === undefined
           ? null
@@ -198,7 +209,12 @@ export function parseManifest(text: string): Manifest {
       const original =
         dev === undefined
           ? null
-          : { dev: decimal(dev, `files[${i}].dev`), ino: decimal(ino, `files[${i}].ino`), contents }
+          : {
+              dev: decimal(dev, `files[${i}].dev`),
+              ino: decimal(ino, `files[${i}].ino`),
+              contents,
+              ...(directory === true ? { directory: true as const } : {}),
+            }
       return { from: absolutePath(from, `files[${i}].from`), to: absolutePath(to, `files[${i}].to`), original }
     }),
   }

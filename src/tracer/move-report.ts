@@ -41,6 +41,7 @@ export function report(
   leave: Leave | undefined,
   sources: ReadonlyMap<string, number>,
   leftInTree: readonly LeftFile[],
+  strangers: readonly Stranger[],
 ): MoveResult {
   const { plan, snapshot, settled } = outcome
   const inodes = new Map(plan.inodes.map((inode) => [inode.key, inode]))
@@ -75,10 +76,10 @@ export function report(
       })
       .concat(
         leftInTree
-          .map(({ path, dev, ino, contents }) => ({
+          .map(({ path, ...original }) => ({
             from: joinPath(job.from.path, path),
             to: joinPath(to, path),
-            original: { dev, ino, contents },
+            original,
           }))
           .filter(({ from }) => !told.has(from.toString('latin1'))),
       ),
@@ -155,7 +156,6 @@ function remaining(job: Job, snapshot: JobSnapshot): RemainingHold[] {
   ]
 }
 
-/** What `undo` knows a file again by. */
 /** Processes of the job that held nothing: what they open at NEW from now on is to be moved back as well. */
 function idle({ threads, snapshot }: SwitchOutcome): ManifestProcess[] {
   return [...threads.keys()].flatMap((pid) => {
@@ -169,6 +169,7 @@ function idle({ threads, snapshot }: SwitchOutcome): ManifestProcess[] {
   })
 }
 
+/** What `undo` knows a file again by. */
 function contentsOf(source: number | undefined): { readonly size: bigint; readonly mtime: bigint } | null {
   if (source === undefined) return null
   const { size, mtime } = native.inodeOf(source)

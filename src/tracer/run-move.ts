@@ -4,7 +4,7 @@ import { closeSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Staged } from '../copy/contract.js'
 import { openDestination } from '../copy/destination.js'
-import { leftFiles } from '../copy/placing.js'
+import { knownStrangers, leftFiles } from '../copy/placing.js'
 import { type Engine, type EngineLimits, engineLimits } from '../engines/engine.js'
 import { openEngine } from '../engines/open-engine.js'
 import { FdmoveError } from '../errors.js'
@@ -13,8 +13,8 @@ import { isLocal } from '../job/local.js'
 import { unixSockets } from '../job/passed-fds.js'
 import { createJobReader } from '../job/read-job.js'
 import { listPids, parentOf, parentsFirst, selectPids, withDescendants } from '../job/select.js'
-import { native } from '../native.js'
 import { withoutTracers } from '../job/tracers.js'
+import { native } from '../native.js'
 import type { ProgressEvent } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { reserveManifest } from '../report/manifest.js'
@@ -118,6 +118,7 @@ async function moveWith(
     // A job that holds nothing may have been moved before: what is at NEW is newer than what is at OLD then.
     overwrite: (request.overwrite === true && job.plan.units.length > 0) || left || false,
     ...(left && { left }),
+    ...(request.strangers && { strangers: knownStrangers(request.strangers, job.from.mount.type) }),
     maxPauseUs: request.maxPauseUs ?? engineLimits.ptrace.maxPauseUs, // what is settled in the pause stays little
     dirtyLog: request.dirtyLog ?? 'auto',
     bytesPerSecond: request.bytesPerSecond ?? 0,
@@ -136,6 +137,9 @@ async function moveWith(
   let calmDown = () => {}
   let endTurn = () => {}
   try {
+    // What replaces files of a tree does so as soon as it is copied.
+    const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
+    if (replacesEarly) endTurn = await takeTurn(job, signal, tell)
     tell({ kind: 'phase', phase: 'copy' })
     const staged = new Map<string, Staged>(await destination.prepare(openSources(job.plan, opened, 'running')))
     signal.throwIfAborted()
@@ -154,9 +158,6 @@ async function moveWith(
       staged,
       mayAsk,
       hidden,
-    // What replaces files of a tree does so as soon as it is copied.
-    const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
-    if (replacesEarly) endTurn = await takeTurn(job, signal, tell)
     })
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()
@@ -192,9 +193,10 @@ async function moveWith(
     for (const text of session.notes()) tell({ kind: 'note', text })
     const notes = [...outcome.notes, ...destination.notes()]
     const leftInTree = destination.leftInTree()
+    const strangers = destination.strangers()
     destination.finish()
     tell({ kind: 'phase', phase: 'verify' })
-    const result = report(job, outcome, staged, request, manifest, leave, opened, leftInTree)
+    const result = report(job, outcome, staged, request, manifest, leave, opened, leftInTree, strangers)
     tell({ kind: 'phase', phase: 'done' })
     const timeline = recorder?.spans(outcome.startUs, outcome.pause)
     return {

@@ -180,7 +180,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     throw undone(session, error, clock)
   }
   // The job lives on NEW: what fails from here on is told, and undoes nothing.
-  const notes = [...doubts, ...tidyUp(session, prepared.programs, workplaces)]
+  const notes = [...doubts, ...tidyUp(context, prepared.programs, workplaces)]
   clock.mark('resume')
   return {
     plan: prepared.plan,
@@ -253,12 +253,17 @@ function undone(session: Session, error: unknown, clock: Clock): FdmoveError {
 }
 
 /** Closes what the programs needed and lets the job go; yields what went wrong. */
-function tidyUp(session: Session, programs: readonly UnitProgram[], workplaces: readonly NamedWorkplace[]): string[] {
+function tidyUp(
+  { session, destination }: SwitchContext,
+  programs: readonly UnitProgram[],
+  workplaces: readonly NamedWorkplace[],
+): string[] {
   const notes: string[] = []
   const steps = [
     () => session.commit(),
     () => finish(session, programs),
     () => keepPaths(session, workplaces),
+    () => destination.sealReturned(),
     () => session.release(),
   ]
   for (const step of steps) {

@@ -2,6 +2,7 @@
 // Every kind of hold, from inside the job and by the kernel's own word: a plain umount of the old storage.
 import {
   chmodSync,
+  chownSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -13,6 +14,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { release } from 'node:os'
@@ -449,6 +451,48 @@ test('undo is refused where what was set aside is not mounted there any more', a
   expect(readFileSync(`${dirs.new}/log`, 'utf8')).toBe('one\n')
 })
 
+test('undo is refused where somebody has put something else in the old place, which stays', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  fdmove,
+  cleanup,
+}) => {
+  const linked = await spawnTarget('append-log', `${dirs.old}/log`)
+  const manifest = `${dirs.new}/../manifest`
+  await move(linked.pid, dirs, ['--leave', 'symlink', '--manifest', manifest])
+  rmSync(dirs.old)
+  writeFileSync(dirs.old, 'precious')
+  const undo = () => fdmove('undo', manifest, '--max-pause', '20s', '--json')
+  expectRefused(await undo(), 'ERR_FDMOVE_LEAVE')
+  expect(readFileSync(dirs.old, 'utf8')).toBe('precious')
+  rmSync(dirs.old)
+  symlinkSync(dirs.new, dirs.old)
+  expect((await undo()).exitCode).toBe(0)
+  expect(await linked.send('one')).toBe('ok')
+
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  rmSync(manifest)
+  const { json } = await move(target.pid, { old: old.path, new: fresh.path }, [
+    '--leave',
+    'bind',
+    '--manifest',
+    manifest,
+  ])
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  await execa('mount', ['-t', 'tmpfs', 'tmpfs', old.path])
+  writeFileSync(`${old.path}/precious`, 'precious')
+  expectRefused(await undo(), 'ERR_FDMOVE_LEAVE')
+  expect(readFileSync(`${old.path}/precious`, 'utf8')).toBe('precious')
+  await execa('umount', [old.path])
+  expect((await undo()).exitCode).toBe(0)
+  expect(existsSync(`${old.path}/lost+found`)).toBe(true)
+  expect(await target.send('one')).toBe('ok')
+})
+
 test('with --leave bind the working directory keeps its path, in the mount namespace of the job too, and after undo', async ({
   storage,
   dirs,
@@ -697,4 +741,103 @@ test('a program that names OLD in its arguments is moved with a warning', async 
   const target = await spawnTarget('append-log', `${dirs.old}/log`)
   const { json } = await move(target.pid, dirs)
   expect(json.warnings.join('\n')).toMatch(new RegExp(`process ${target.pid} .*arguments.*--leave`))
+})
+
+test('a job that holds nothing at the moment is moved all the same where a tree and the old place are asked for, until undo', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+  cleanup,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/data`)
+  writeFileSync(`${old.path}/data/later`, 'later')
+  const target = await spawnTarget('hold')
+  const manifest = `${fresh.path}/../manifest`
+  const options = ['--leave', 'bind', '--with-tree', 'data', '--manifest', manifest]
+  const { json } = await move(target.pid, { old: old.path, new: fresh.path }, options)
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  expect(readFileSync(`${fresh.path}/data/later`, 'utf8')).toBe('later')
+  await target.send(`open rw ${old.path}/data/later 10`)
+  expect(statSync(`/proc/${target.pid}/fd/10`).ino).toBe(statSync(`${fresh.path}/data/later`).ino)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s', '--json')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(readlinkSync(`/proc/${target.pid}/fd/10`)).toBe(`${old.path}/data/later`)
+  await target.send('close 10')
+  const again = await move(target.pid, { old: old.path, new: fresh.path }, [
+    '--leave',
+    'bind',
+    '--overwrite',
+    '--manifest',
+    `${manifest}-2`,
+  ])
+  cleanup.add('mounts', async () => {
+    await execa('umount', [again.json.aside!], { reject: false })
+  })
+  // And nothing is held when it is undone.
+  expect((await fdmove('undo', `${manifest}-2`, '--max-pause', '20s')).exitCode).toBe(0)
+  await target.send(`open rw ${old.path}/data/later 10`)
+  await expect(execa('umount', [old.path])).rejects.toThrow('busy')
+  await fresh.umount()
+  expect(await target.end()).toEqual({ exitCode: 0 })
+})
+
+test('a job that has been moved is not moved again, nor one that holds nothing over what is at NEW, whatever is asked for', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  writeFileSync(`${dirs.old}/file`, 'before')
+  const target = await spawnTarget('hold', `open rw ${dirs.old}/file 10`)
+  await move(target.pid, dirs, ['--with-tree', '.'])
+  writeFileSync(`${dirs.new}/file`, 'since')
+  const again = await tryMove(target.pid, dirs, ['--with-tree', '.', '--overwrite'])
+  expect(again.exitCode, again.stderr).toBe(0)
+  expect(again.stderr).toContain('nothing is held')
+  await target.send('close 10')
+  expectRefused(await tryMove(target.pid, dirs, ['--with-tree', '.', '--overwrite']), 'ERR_FDMOVE_EXISTS')
+  expect(readFileSync(`${dirs.new}/file`, 'utf8')).toBe('since')
+  const all = await runCommand(['--from', dirs.old, '--to', dirs.new, '--all', '--with-tree', '.', '--overwrite'])
+  expect(all.exitCode, all.stderr).toBe(0)
+  expect(readFileSync(`${dirs.new}/file`, 'utf8')).toBe('since')
+})
+
+test('undo of a tree removes an empty directory that is gone, brings back how others were changed, and leaves what was at NEW before', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const make = (...paths: string[]) => {
+    for (const path of paths) mkdirSync(path, { recursive: true })
+  }
+  make(`${old.path}/data/empty/er`, `${old.path}/data/kept`, `${old.path}/data/used`)
+  make(`${fresh.path}/data/theirs/deep`, `${fresh.path}/data/used`)
+  for (const name of ['theirs/deep/file', 'file', 'used/file']) writeFileSync(`${fresh.path}/data/${name}`, 'theirs')
+  const target = await spawnTarget('append-log', `${old.path}/data/log`)
+  const manifest = `${fresh.path}/../manifest`
+  const options = ['--with-tree', 'data', '--manifest', manifest]
+  await move(target.pid, { old: old.path, new: fresh.path }, options)
+  rmdirSync(`${fresh.path}/data/empty/er`)
+  rmdirSync(`${fresh.path}/data/empty`)
+  writeFileSync(`${old.path}/data/used/since`, 'by somebody else')
+  rmSync(`${fresh.path}/data/used`, { recursive: true })
+  make(`${fresh.path}/data/made`)
+  chmodSync(`${fresh.path}/data/kept`, 0o1711)
+  chownSync(`${fresh.path}/data/kept`, 12, 34)
+  utimesSync(`${fresh.path}/data/kept`, 1e9, 1e9)
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  expect(readdirSync(`${old.path}/data`, { recursive: true }).sort()).toEqual([
+    'kept',
+    'log',
+    'made',
+    'used',
+    'used/since',
+  ])
+  expect(readFileSync(`${fresh.path}/data/theirs/deep/file`, 'utf8')).toBe('theirs')
+  expect(statSync(`${old.path}/data/kept`)).toMatchObject({ mode: 0o41711, uid: 12, gid: 34, mtimeMs: 1e12 })
+  expect(await target.send('one')).toBe('ok')
+  expect(await target.end()).toEqual({ exitCode: 0 })
 })

@@ -21,6 +21,7 @@ const manifest: Manifest = {
   aside: null,
   withTree: [Buffer.from('/old/data')],
   processes: [{ pid: 12, startTime: 18446744073709551615n, comm: 'job' }],
+  strangers: [{ path: Buffer.from([0x2f, 0xff, 0xfe, 0x2f, 0x78]), ino: 11n }],
   files: [
     {
       from: Buffer.from('/old/a\nb'),
@@ -28,6 +29,11 @@ const manifest: Manifest = {
       original: { dev: 2049n, ino: 2n ** 60n, contents: { size: 5n, mtime: 2n ** 60n } },
     },
     { from: Buffer.from('/old/b'), to: Buffer.from('/new/b'), original: { dev: 2049n, ino: 7n, contents: null } },
+    {
+      from: Buffer.from('/old/d'),
+      to: Buffer.from('/new/d'),
+      original: { dev: 2049n, ino: 8n, contents: null, directory: true },
+    },
     { from: Buffer.from('/old/gone'), to: Buffer.from('/new/gone'), original: null },
   ],
 }
