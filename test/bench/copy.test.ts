@@ -3,7 +3,17 @@
 // that is moved, beside stop-copy-resume; the throughput beside cp; what the job loses. Nothing here fails on a number.
 // FDMOVE_BENCH_LARGEST: the largest file in MiB (4096). TMPDIR: where the images of the file systems lie.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { openDestination } from '../../src/copy/destination.js'
 import { copySource } from '../helpers/copy-source.js'
@@ -29,6 +39,17 @@ function cp(from: string, to: string): number {
   })
 }
 
+/** What the device takes to make a little durable: no pause in which something is settled can be shorter. Microseconds. */
+function syncAt(directory: string): number {
+  const path = join(directory, 'probe')
+  const fd = openSync(path, 'w')
+  writeSync(fd, Buffer.alloc(256 << 10))
+  const us = seconds(() => fsyncSync(fd)) * 1e6
+  closeSync(fd)
+  rmSync(path)
+  return us
+}
+
 const milliseconds = (us: number) => `${(us / 1000).toFixed(us < 10_000 ? 2 : 0)} ms`
 
 for (const type of ['ext4', 'xfs'] as const) {
@@ -50,6 +71,7 @@ for (const type of ['ext4', 'xfs'] as const) {
       const told: number[] = []
       const settle: number[] = []
       const seen: number[] = []
+      const device: number[] = []
       for (let move = 0; move < moves; move++) {
         const [from, to] = how === 'append' ? [paths[0]!, paths[1]!] : [paths[move % 2]!, paths[(move + 1) % 2]!]
         await job.send('reset')
@@ -58,6 +80,7 @@ for (const type of ['ext4', 'xfs'] as const) {
         seen.push(Number(await job.send('gap')) / 1000)
         told.push(result.json.pause.totalUs)
         settle.push(result.json.pause.phases.find(({ name }) => name === 'settle')?.us ?? 0)
+        device.push(syncAt(to))
         rmSync(join(from, 'file'))
         // A log that grows without end would soon be larger than its storage: a new one each time.
         if (how !== 'append') continue
@@ -77,6 +100,7 @@ for (const type of ['ext4', 'xfs'] as const) {
         'seen by the job': milliseconds(median(seen)),
         'told by fdmove': milliseconds(median(told)),
         'of it settling': milliseconds(median(settle)),
+        'an fsync of 256 KiB there': milliseconds(median(device)),
         'stop-copy-resume': milliseconds(stopCopy),
         ratio: `1/${(stopCopy / median(told)).toFixed(0)}`,
       })
