@@ -152,6 +152,8 @@ async function moveWith(
     const mayAsk = limits.cheapCalls && job.reader.local && isLocal(job.to.path)
     const holders = [...new Set(job.plan.units.map(({ pid }) => pid))]
     const landlock = limits.cheapCalls ? landlockSuspects(session, holders) : { suspects: [], doubts: [] }
+    // Already here, and once more before the stop: what is rehearsed shall be in the caches of the same processor.
+    session.standAside(job.pids)
     const { pids, prepared, newcomers } = rehearse(request, job, stage, {
       session,
       reader: job.reader,
