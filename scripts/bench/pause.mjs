@@ -133,21 +133,12 @@ export async function measurePauses({ quick, tell }) {
     rows.push({ shape, name: 'floor', told: bare, seen: undefined })
     let turn = 0
     const most = quick ? 4_000 : 7_000 // milliseconds for each contestant
-    for (const { name, run, rounds, can, fresh } of contestants()) {
-      if (can !== undefined && !can(shape)) continue
+    const measure = async ({ name, rounds }, once) => {
       const results = []
       const began = performance.now()
       const wanted = quick ? Math.min(3, rounds(shape)) : rounds(shape)
-      while (results.length < wanted && (results.length === 0 || performance.now() - began < most)) {
-        const to = join(place, String(++turn))
-        if (fresh) {
-          results.push(await withFreshJob(shape, place, (stage) => run({ ...stage, to })))
-          continue
-        }
-        results.push(await run({ job, pids, from, to, fds: shape.fds }))
-        rmSync(from, { recursive: true })
-        from = to
-      }
+      while (results.length < wanted && (results.length === 0 || performance.now() - began < most))
+        results.push(await once(join(place, String(++turn))))
       const of = (key) => {
         const values = results.map((result) => result[key]).filter((value) => value !== undefined)
         return values.length > 0 ? summary(values) : undefined
@@ -155,7 +146,17 @@ export async function measurePauses({ quick, tell }) {
       rows.push({ shape, name, seen: of('seen'), stood: of('stood'), told: of('told'), wallMs: of('wallMs') })
       tell(`${describe(shape)}: ${name}: stood ${of('stood').median.toFixed(0)} us, floor ${bare.median.toFixed(0)} us`)
     }
+    const all = contestants().filter(({ can }) => can === undefined || can(shape))
+    for (const one of all.filter(({ fresh }) => !fresh))
+      await measure(one, async (to) => {
+        const result = await one.run({ job, pids, from, to, fds: shape.fds })
+        rmSync(from, { recursive: true })
+        from = to
+        return result
+      })
     await job.end()
+    for (const one of all.filter(({ fresh }) => fresh))
+      await measure(one, (to) => withFreshJob(shape, place, (stage) => one.run({ ...stage, to })))
   }
   return rows
 }
