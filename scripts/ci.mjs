@@ -87,10 +87,16 @@ function asOne({ status }) {
   return status === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
 }
 
-/** The last `N passed, N failed[, N skipped]` that was printed. */
+/** The last `N passed, N failed[, N skipped]` that was printed, and the lines that tell what failed. */
 function fromLastLine({ output }) {
   const found = [...output.matchAll(/(\d+) passed, (\d+) failed(?:, (\d+) skipped)?/g)].at(-1)
-  return { passed: Number(found?.[1] ?? 0), failed: Number(found?.[2] ?? 0), skipped: Number(found?.[3] ?? 0) }
+  const failures = output.match(/^.*(?:\bFAIL\b|\bnot ok\b|\bdid not pass\b|\.cc:\d+: ).*$/gm)
+  return {
+    passed: Number(found?.[1] ?? 0),
+    failed: Number(found?.[2] ?? 0),
+    skipped: Number(found?.[3] ?? 0),
+    ...(failures && { failures }),
+  }
 }
 
 /** vitest's own count. A skip that was not announced by need() of test/helpers/skip.ts is a failure. */

@@ -14,6 +14,7 @@ import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
 import { type Asked, type Expected, expectedBefore, isAsExpected } from './looks.js'
 import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
+import type { Views } from './views.js'
 
 /** A plan with its programs, made before the freeze and used if the job has not changed shape since. */
 export type Prepared = {
@@ -54,6 +55,8 @@ export type SwitchTools = {
   readonly mayAsk: boolean
   /** NEW is where only the tracer may come by its path, for now: what was set aside, below a directory of root. */
   readonly hidden: boolean
+  /** NEW through the mounts of processes that do not see what we see. */
+  readonly views: Views
 }
 
 /**
@@ -63,7 +66,7 @@ export type SwitchTools = {
 const worthAsking = 16
 
 export function prepare(
-  { session, staged, mayAsk, hidden }: Pick<SwitchTools, 'session' | 'staged' | 'mayAsk' | 'hidden'>,
+  { session, staged, mayAsk, hidden, views }: Pick<SwitchTools, 'session' | 'staged' | 'mayAsk' | 'hidden' | 'views'>,
   snapshot: JobSnapshot,
   io: readonly AsynchronousIo[],
   sockets: readonly UnixSockets[],
@@ -73,6 +76,7 @@ export function prepare(
   const theirs = plan.descriptions.filter(({ owner }) => hiddenFrom.has(owner.tid))
   const openedByTracer = new Set(theirs.map(({ id }) => id))
   const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden, hiddenFrom })
+  for (const { tid, sameView } of plan.units) if (!sameView) views.of(tid) // looked for before the pause, mostly
   const before = mayAsk && countFds(plan) >= worthAsking ? expectedBefore(plan) : []
   const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))
   const point = phases.indexOf('commit')

@@ -34,6 +34,7 @@ import { checkNumberOfMappings } from './remap.js'
 import { openSources, stageMore } from './staging.js'
 import { switchOver, type Thread } from './switch-over.js'
 import { takeTurn } from './turn.js'
+import { Views } from './views.js'
 
 /** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
 export async function runMove(request: MoveRequest): Promise<MoveResult> {
@@ -136,6 +137,7 @@ async function moveWith(
   let moved = false
   let calmDown = () => {}
   let endTurn = () => {}
+  const views = new Views(job.to)
   try {
     // What replaces files of a tree does so as soon as it is copied.
     const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
@@ -160,6 +162,7 @@ async function moveWith(
       staged,
       mayAsk,
       hidden,
+      views,
     })
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()
@@ -184,6 +187,7 @@ async function moveWith(
       stageMore: stage,
       mayAsk,
       hidden,
+      views,
       leave,
       maxPauseUs: request.maxPauseUs ?? limits.maxPauseUs,
       stopTimeoutUs: request.stopTimeoutUs ?? limits.stopTimeoutUs,
@@ -231,6 +235,7 @@ async function moveWith(
       ...(failure.pid === undefined ? {} : { pid: failure.pid }),
     })
   } finally {
+    views.close()
     endTurn()
   }
 }

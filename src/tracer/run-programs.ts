@@ -8,7 +8,7 @@ import { passedFds } from '../job/passed-fds.js'
 import { native, type Session } from '../native.js'
 import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
-import type { JobPlan } from '../plan/job-plan.js'
+import type { JobPlan, Unit } from '../plan/job-plan.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
@@ -28,7 +28,7 @@ type Failed = { readonly tids: readonly number[]; readonly error: FdmoveError }
  * throws the rest.
  */
 export function runUntilCommitted(
-  { session, destination, staged, sources }: SwitchTools,
+  { session, destination, staged, sources, views }: SwitchTools,
   prepared: Prepared,
   offsets: Map<number, bigint>,
   deadlineUs: number,
@@ -68,7 +68,7 @@ export function runUntilCommitted(
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)
       const sent = one.receives.map((passed) =>
-        passed.kind === 'directory' ? staged.get(passed.key)!.fd : ours(passed.id),
+        passed.kind === 'directory' ? directory(passed.key, one.unit) : ours(passed.id),
       )
       session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
       must(runPhase(session, one, 'receive'))
@@ -118,11 +118,28 @@ export function runUntilCommitted(
       if (description.role === 'mapped-before') return openOld(description, sources.get(description.inode!.key))
       const { key, relative } = description.inode!
       const at = staged.get(key)!
-      return openStaged(
-        { ...at, path: pathIn(at, relative) },
-        flagsToOpen(description) | fileFlags.O_CLOEXEC,
-        destination.root,
-      )
+      const flags = flagsToOpen(description) | fileFlags.O_CLOEXEC
+      return openFor(owner.unit, { ...at, path: pathIn(at, relative) }, flags)
+    }
+
+    function directory(key: string, unit: Unit): number {
+      const at = staged.get(key)!
+      if (unit.sameView) return at.fd
+      const fd = openFor(unit, at, fileFlags.O_PATH | fileFlags.O_DIRECTORY | fileFlags.O_CLOEXEC)
+      mine.push(fd)
+      return fd
+    }
+
+    /** On a mount that a process sees itself, where there is one. */
+    function openFor({ tid, sameView }: Unit, at: Staged, flags: number): number {
+      const view = sameView ? undefined : views.of(tid)
+      if (view === undefined) return openStaged(at, flags, destination.root)
+      try {
+        if (at.path === null) return native.openSame(view, at.fd, flags)
+        return openStaged({ ...at, path: views.pathFor(tid, at.path) ?? at.path }, flags, view)
+      } catch {
+        return openStaged(at, flags, destination.root) // its mounts show something else there
+      }
     }
   } finally {
     for (const fd of mine) closeSync(fd)

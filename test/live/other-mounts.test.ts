@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+// Jobs that live among other mounts than fdmove does, or fdmove among others than they.
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { execa } from 'execa'
+import { tryMove } from '../helpers/move.js'
+import { commandPath } from '../helpers/root.js'
+import { compileTarget } from '../helpers/target.js'
+import { expect, test } from '../helpers/test.js'
+
+const privately = ['--mount', '--propagation', 'private'] as const
+
+/** The fds above 2 of a process whose mount is not among those that it sees. */
+function onHiddenMounts(pid: number): string[] {
+  const seen = new Set(readFileSync(`/proc/${pid}/mountinfo`, 'latin1').match(/^\d+/gm))
+  return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+    const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1'))![1]!
+    return readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('/') && Number(fd) > 2 && !seen.has(id)
+  })
+}
+
+test('a job that is moved by an fdmove with mounts of its own has all on its own mounts afterwards', async ({
+  storage,
+  spawnTarget,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${old.path}/a`)
+  const opens = [`open rw,creat ${old.path}/a/named 10`, `open rw,creat ${old.path}/a/gone 11`, 'dup 10 12']
+  const target = await spawnTarget('hold', ...opens, `open ro,dir ${old.path}/a 13`, `unlink ${old.path}/a/gone`, {
+    cwd: `${old.path}/a`,
+  })
+  const budgets = ['--max-pause', '20s', '--stop-timeout', '20s']
+  const move = ['--from', old.path, '--to', fresh.path, '--pid', String(target.pid), ...budgets]
+  const { exitCode, stderr } = await execa('unshare', [...privately, process.execPath, commandPath, ...move], {
+    reject: false,
+  })
+  expect(exitCode, stderr).toBe(0)
+  expect(await target.send('cwd')).toBe(`${fresh.path}/a`)
+  expect(onHiddenMounts(target.pid)).toEqual([])
+  await target.send('write 12 shared')
+  expect(readFileSync(`${fresh.path}/a/named`, 'utf8')).toBe('shared')
+  await old.umount()
+  await expect(execa('umount', [fresh.path])).rejects.toThrow('busy')
+})
+
+for (const options of ['rw', 'ro'])
+  test(`a job that sees NEW at another place gets it there, if it may do there what it does: NEW mounted ${options}`, async ({
+    storage,
+    dirs,
+    spawnProgram,
+  }) => {
+    const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+    const [inside, elsewhere] = [`${dirs.new}/inside`, `${dirs.new}/elsewhere`]
+    for (const directory of [inside, elsewhere, `${fresh.path}/deep`]) mkdirSync(directory)
+    const mounts = `mount --bind ${old.path} ${inside}; mount --bind ${fresh.path}/deep ${elsewhere}; mount -o remount,bind,${options} ${elsewhere}; umount ${fresh.path}`
+    const start = `${mounts}; cd ${inside}; exec ${compileTarget('hold')} 'open rw,creat ${inside}/log 10' 'open rw,creat ${inside}/gone 11' 'unlink ${inside}/gone'`
+    const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+    expect(await target.nextLine()).toBe('ready')
+
+    const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: `${fresh.path}/deep` })
+    expect(exitCode, stderr).toBe(0)
+    if (options === 'rw') {
+      expect(await target.send('cwd')).toBe(elsewhere)
+      expect(onHiddenMounts(target.pid)).toEqual([])
+    } else expect(onHiddenMounts(target.pid)).toEqual(['10', '11'])
+    await target.send('write 10 on')
+    expect(readFileSync(`${fresh.path}/deep/log`, 'utf8')).toBe('on')
+  })
+
+test('a job that has something else mounted where NEW is gets its files all the same', async ({
+  storage,
+  dirs,
+  spawnProgram,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  mkdirSync(`${fresh.path}/data`)
+  mkdirSync(`${old.path}/data`)
+  writeFileSync(`${dirs.old}/log`, 'of another')
+  const mounts = `mount --bind ${dirs.old} ${fresh.path}/data; cd ${old.path}/data`
+  const start = `${mounts}; exec ${compileTarget('hold')} 'open rw,creat ${old.path}/data/log 10'`
+  const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+  expect(await target.nextLine()).toBe('ready')
+  const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
+  expect(exitCode, stderr).toBe(0)
+  await target.send('write 10 mine')
+  await target.send('open wo,creat here 11')
+  expect(readFileSync(`${fresh.path}/data/log`, 'utf8')).toBe('mine')
+  expect(readdirSync(`${fresh.path}/data`).sort()).toEqual(['here', 'log'])
+  expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another')
+})
