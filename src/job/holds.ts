@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What one fd, link or mapping that the walk has seen holds of OLD.
-import { lstatSync, statSync } from 'node:fs'
+import { closeSync, lstatSync, openSync, readlinkSync, statSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
 import {
@@ -18,6 +18,7 @@ import { locate, relativeOf } from '../scan/storage.js'
 import type { Place, WalkedFd } from '../scan/walk.js'
 import { mappedInode } from './mapped.js'
 import type { HeldFd, HeldInode, HeldInotify, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
+import { below, joinPath, O_PATH, readMountTable } from './storage.js'
 import { type Patience, WatchNames } from './watch-names.js'
 
 /** `table` is that of the process, by which its paths are understood. */
@@ -25,8 +26,8 @@ export type HoldReader = {
   heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined
   /** An fd on something of OLD. */
   heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined
-  /** An inotify instance with a watch on OLD. */
-  heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience): HeldInotify | undefined
+  /** An inotify instance with a watch on OLD. `viewer` is a thread of its process, where that does not see what we see. */
+  heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience, viewer?: number): HeldInotify | undefined
   /** Mappings of files of OLD. Throws ENOENT, ESRCH when the process has ended. */
   heldMappings(tid: number, maps: Buffer, table: MountTable | undefined): JobProcess['mappings']
   /** A place (`kind` is `cwd`, `root` or an fd with its number) held through a mount that shows other owners than OLD does. */
@@ -86,12 +87,18 @@ export function createHoldReader(
     }
   }
 
-  function heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience): HeldInotify | undefined {
+  function heldInotify(
+    fd: WalkedFd,
+    info: FdInfo | undefined,
+    patience: Patience,
+    viewer?: number,
+  ): HeldInotify | undefined {
     if (info === undefined || !info.watches.some(({ device }) => device === storage.mount.device)) return undefined
     const watches = info.watches.map((watch): HeldWatch => {
       const path = pathOfWatch(watch, patience)
       const inode = path && watch.device === storage.mount.device ? inodeByPath(path) : undefined
-      return { wd: watch.wd, mask: watch.mask, path, inode }
+      const known = inode !== undefined || viewer === undefined ? path : pathSeenBy(viewer, watch, patience)
+      return { wd: watch.wd, mask: watch.mask, path: known, inode }
     })
     if (watches.every(({ path, inode }) => path !== undefined && inode === undefined)) return undefined
     const cloexec = (fd.flags & fileFlags.O_CLOEXEC) !== 0
@@ -103,6 +110,22 @@ export function createHoldReader(
     const onOld = watch.device === storage.mount.device
     const mount = onOld ? storage.mount : ownTable.mounts.find(({ device }) => device === watch.device)
     return mount && watchNames.pathOf(watch, onOld ? storage.path : mount.mountPoint, mount, patience)
+  }
+
+  /** A name by which a thread with other mounts, or another root directory, comes to what a watch is on. */
+  function pathSeenBy(tid: number, watch: InotifyWatch, patience: Patience): Buffer | undefined {
+    const root = Buffer.from(`/proc/${tid}/root`)
+    for (const mount of readMountTable(tid).values()) {
+      if (mount.device !== watch.device) continue
+      const through = Buffer.concat([root, mount.mountPoint])
+      const found = watchNames.pathOf(watch, through, mount, patience)
+      // Named as we look for it, or as the kernel prints it, which goes by the root of all their mounts.
+      const rest = found && (below(through, found) ?? below(printedName(through), found))
+      const path = rest && joinPath(mount.mountPoint, rest)
+      const there = path && lstatSync(Buffer.concat([root, path]), { bigint: true, throwIfNoEntry: false })
+      if (there?.ino === watch.inode) return path
+    }
+    return undefined
   }
 
   /** What a path of ours leads to, when it lies on OLD. */
@@ -234,4 +257,14 @@ const commonLines = Buffer.from('pos:\t0\nflags:\t00\n')
 /** What fdinfo tells beyond offset and flags. */
 export function infoOf({ details }: WalkedFd): FdInfo | undefined {
   return details.length === 0 ? undefined : parseFdInfo(Buffer.concat([commonLines, details]))
+}
+
+/** How the kernel names a directory in /proc. */
+function printedName(path: Buffer): Buffer {
+  const fd = openSync(path, O_PATH)
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })
+  } finally {
+    closeSync(fd)
+  }
 }

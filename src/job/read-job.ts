@@ -155,6 +155,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
     const sizes = new Map(walked.map((one) => [one.tasks[0]?.tid, parseStatus(one.status)?.fdSize]))
     const read = firstOf(files).map(({ pid, task }): ReadTable => {
       const table = mountTableOf(pid)
+      const viewer = alive.get(pid)?.sameView ? undefined : task.tid
       const infos = new Map(task.fds.map((fd) => [fd, infoOf(fd)]))
       obstacles.push(...task.fds.flatMap((fd) => obstaclesOf(pid, fd, infos.get(fd), table)))
       return {
@@ -164,7 +165,7 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         size: sizes.get(task.tid),
         limit: openFdLimit(pid),
         held: task.fds.flatMap((fd) => heldFd(fd, infos.get(fd), table) ?? []),
-        inotifies: task.fds.flatMap((fd) => heldInotify(fd, infos.get(fd), moment) ?? []),
+        inotifies: task.fds.flatMap((fd) => heldInotify(fd, infos.get(fd), moment, viewer) ?? []),
         epolls: task.fds.flatMap((fd) => {
           const info = infos.get(fd)
           return info !== undefined && info.epoll.length > 0 ? [{ fd: fd.fd, entries: info.epoll }] : []

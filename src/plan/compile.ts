@@ -11,6 +11,7 @@
 //   finish   temporary numbers are closed. Nothing is undone from here on, and nothing here can matter if it fails.
 
 import type { HeldInode } from '../job/snapshot.js'
+import { below } from '../job/storage.js'
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
 import { hasOffset, isDirectory, kindOf } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
@@ -55,13 +56,16 @@ export type UnitProgram = {
   readonly offsets: ReadonlyMap<number, number>
 }
 
-/** Something that the tracer hands to a table: a description, or a directory to step into. */
+/** Something that the tracer hands to a table: a description, or a directory to step into; `new` is NEW itself. */
 export type Passed =
   | { readonly kind: 'description'; readonly id: number }
   | { readonly kind: 'directory'; readonly key: string }
+  | { readonly kind: 'new' }
 
 /** What compiling needs to know beyond the plan. */
 export type CompileOptions = {
+  /** NEW itself, absolute. */
+  readonly to: Buffer
   /** Absolute path at NEW of an inode, by the name that it is known by at OLD where it has several; undefined when it has none there. */
   readonly pathOf: (inode: Pick<HeldInode, 'key' | 'relative'>) => Buffer | undefined
   /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
@@ -114,6 +118,15 @@ export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[
   return plan.units.map((unit) => compileUnit(unit, units, plan.descriptions, options))
 }
 
+/** What stands for NEW among the keys of directories. */
+const theNew = ''
+
+/** A path at NEW, from there. */
+function fromNew(to: Buffer, path: Buffer | undefined): Buffer | undefined {
+  const relative = path && below(to, path)
+  return relative?.length === 0 ? Buffer.from('.') : relative
+}
+
 function compileUnit(
   unit: Unit,
   units: ReadonlyMap<number, Unit>,
@@ -162,6 +175,9 @@ function compileUnit(
   if (cwd && cwdPath && !directories.includes(cwd.key))
     stepInto.set(cwd.key, openInTarget(builder, cwdPath, fileFlags.O_PATH | fileFlags.O_DIRECTORY))
   for (const key of directories) receives.push({ kind: 'directory', key })
+  const watchesFromNew =
+    !unit.sameView && own.some(({ owner, watches }) => owner.tid === unit.tid && watches.some(({ inode }) => inode))
+  if (watchesFromNew) receives.push({ kind: 'new' })
   const channel = receives.length > 0 ? openChannel(builder) : undefined
   builder.endPhase()
 
@@ -169,7 +185,7 @@ function compileUnit(
   const received = channel === undefined ? [] : receiveAll(builder, channel, receives.length)
   for (const [index, passed] of receives.entries()) {
     if (passed.kind === 'description') fresh.set(passed.id, received[index]!)
-    else stepInto.set(passed.key, received[index]!)
+    else stepInto.set(passed.kind === 'directory' ? passed.key : theNew, received[index]!)
   }
   builder.endPhase()
 
@@ -190,14 +206,24 @@ function compileUnit(
   builder.endPhase()
 
   // watch
+  const kept: Argument[] = []
   const unused = new Map<number, readonly number[]>()
-  for (const { id, owner, watches } of own)
-    if (owner.tid === unit.tid && watches.length > 0)
-      unused.set(id, addWatches(builder, fresh.get(id)!, watches, options.pathOf))
+  const addAll = (pathOf: CompileOptions['pathOf']) => {
+    for (const { id, owner, watches } of own)
+      if (owner.tid === unit.tid && watches.length > 0)
+        unused.set(id, addWatches(builder, fresh.get(id)!, watches, pathOf))
+  }
+  if (watchesFromNew) {
+    // It cannot come to NEW by a path of ours: it steps into NEW for that.
+    const here = openInTarget(builder, Buffer.from('.'), fileFlags.O_PATH | fileFlags.O_DIRECTORY)
+    kept.push(here)
+    builder.add('fchdir', [stepInto.get(theNew)!], { undo: { syscall: 'fchdir', args: [here] } })
+    addAll((inode) => fromNew(options.to, options.pathOf(inode)))
+    builder.add('fchdir', [here])
+  } else addAll(options.pathOf)
   builder.endPhase()
 
   // commit
-  const kept: Argument[] = []
   const closed = new Set<number>()
   const closeTemporary = (id: number) => {
     if (!closed.has(id)) builder.add('close', [fresh.get(id)!], { expect: 'any' })

@@ -138,7 +138,7 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
   }
   for (const { pid, inotifies } of snapshot.tables) {
     for (const { fd, watches } of inotifies) {
-      const why = whyNotWatchable(watches, snapshot.processes.find((process) => process.pid === pid)?.sameView === true)
+      const why = whyNotWatchable(watches)
       if (why !== undefined) refuse(pid, 'watch', `fd ${fd} -> inotify`, why)
     }
   }
@@ -199,8 +199,7 @@ function whyNotMappable(inode: HeldInode, named: ReadonlySet<string>): string | 
 const mostUnusedNumbers = 4096
 
 /** Why an inotify instance cannot be made anew; undefined when it can. */
-function whyNotWatchable(watches: readonly HeldWatch[], sameView: boolean): string | undefined {
-  if (!sameView) return 'watches files in another mount namespace or root directory, which cannot be moved'
+function whyNotWatchable(watches: readonly HeldWatch[]): string | undefined {
   const lost = watches.find(({ path }) => path === undefined)
   if (lost !== undefined) return `watches something (wd ${lost.wd}) of which no name is known`
   const highest = watches.reduce((most, { wd }) => Math.max(most, wd), 0)

@@ -16,8 +16,6 @@ export type Holder = {
   readonly startTime: bigint
   /** Inode number of the mount namespace. */
   readonly mountNamespace: number
-  /** Whether that is the one of this process. */
-  readonly sameNamespace: boolean
   readonly mayChroot: boolean
 }
 

@@ -40,7 +40,7 @@ function whyItStays(hold: ProcessHold): string | undefined {
     case 'lock':
       return whyLockStays(hold.lock)
     case 'watch':
-      return hold.holder.sameNamespace ? undefined : 'watches in another mount namespace cannot be moved'
+      return undefined
     case 'fanotify':
       return 'fanotify marks cannot be moved: stop the program that watches'
     case 'socket':

@@ -31,7 +31,6 @@ export type ScanContext = {
   readonly sockets: ReadonlyMap<number, BoundSocket>
 }
 
-const ownPid = process.pid
 const capSysChroot = 18n
 const openFlags = { accessMode: 0o3, path: 0o10000000, closeOnExec: 0o2000000 } as const
 
@@ -75,7 +74,6 @@ function holderOf(process: WalkedProcess, tid: number, stat: ProcStat, context: 
     ppid: stat.ppid,
     startTime: stat.startTime,
     mountNamespace: context.namespaceOf.get(process.pid) ?? 0,
-    sameNamespace: context.namespaceOf.get(process.pid) === context.namespaceOf.get(ownPid),
     mayChroot: status !== undefined && ((status.capEffective >> capSysChroot) & 1n) === 1n,
   }
 }

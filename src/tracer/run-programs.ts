@@ -67,9 +67,12 @@ export function runUntilCommitted(
     for (const one of programs) {
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)
-      const sent = one.receives.map((passed) =>
-        passed.kind === 'directory' ? directory(passed.key, one.unit) : ours(passed.id),
-      )
+      const sent = one.receives.map((passed) => {
+        if (passed.kind === 'description') return ours(passed.id)
+        return passed.kind === 'directory'
+          ? directory(passed.key, one.unit)
+          : (views.of(one.unit.tid) ?? destination.root)
+      })
       session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
       must(runPhase(session, one, 'receive'))
     }

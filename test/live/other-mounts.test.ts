@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Jobs that live among other mounts than fdmove does, or fdmove among others than they.
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
+import { until } from '../helpers/deadline.js'
 import { tryMove } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
 import { compileTarget } from '../helpers/target.js'
@@ -16,6 +17,12 @@ function onHiddenMounts(pid: number): string[] {
     const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1'))![1]!
     return readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('/') && Number(fd) > 2 && !seen.has(id)
   })
+}
+
+/** The numbers of all watches of a process, with what they are told of. */
+function watches(pid: number): string[] {
+  const fds = readdirSync(`/proc/${pid}/fdinfo`)
+  return fds.flatMap((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1').match(/wd:\S+|mask:\S+/g) ?? [])
 }
 
 test('a job that is moved by an fdmove with mounts of its own has all on its own mounts afterwards', async ({
@@ -87,3 +94,40 @@ test('a job that has something else mounted where NEW is gets its files all the 
   expect(readdirSync(`${fresh.path}/data`).sort()).toEqual(['here', 'log'])
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another')
 })
+
+for (const place of ['mount namespace', 'root directory'])
+  test(`watches of inotify are moved in another ${place}, also beside some on other storages`, async ({
+    storage,
+    dirs,
+    spawnProgram,
+    cleanup,
+  }) => {
+    const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+    const [root, printed] = [`${dirs.new}/root`, `${dirs.old}/printed`]
+    for (const name of ['data', 'tmp', 'usr']) mkdirSync(`${root}/${name}`, { recursive: true })
+    for (const name of ['bin', 'lib', 'lib64']) symlinkSync(`usr/${name}`, `${root}/${name}`)
+    writeFileSync(`${old.path}/log`, 'first\n')
+    writeFileSync(printed, '')
+    const mounts = [`--bind ${old.path} ${root}/data`, `-t tmpfs tmpfs ${root}/tmp`, `--bind /usr ${root}/usr`]
+    const tail = `echo other >${root}/tmp/other; exec chroot ${root} tail -q -F -n +1 /data/log /tmp/other >${printed}`
+    const start = [...mounts.map((mount) => `mount ${mount}`), tail]
+    if (place === 'mount namespace') start.unshift(`umount ${fresh.path}`)
+    else
+      for (const name of ['data', 'tmp', 'usr'])
+        cleanup.add('mounts', async () => void (await execa('umount', [`${root}/${name}`], { reject: false })))
+    const sh = ['/usr/bin/sh', '-e', '-c', start.join('\n')] as const
+    const target = await spawnProgram(place === 'mount namespace' ? ['/usr/bin/unshare', ...privately, ...sh] : sh)
+    const printedIs = (text: string) => until(`tail has printed ${text}`, () => readFileSync(printed, 'utf8') === text)
+    await printedIs('first\nother\n')
+    await until('tail watches', () => watches(target.pid).length > 3)
+    const before = watches(target.pid)
+
+    const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
+    expect(exitCode, stderr).toBe(0)
+    expect(watches(target.pid)).toEqual(before)
+    expect(readlinkSync(`/proc/${target.pid}/cwd`)).toBe(root)
+    appendFileSync(`${fresh.path}/log`, 'second\n')
+    await printedIs('first\nother\nsecond\n')
+    appendFileSync(`/proc/${target.pid}/root/tmp/other`, 'more\n')
+    await printedIs('first\nother\nsecond\nmore\n')
+  })

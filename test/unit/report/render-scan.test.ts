@@ -26,7 +26,6 @@ const holder: Holder = {
   ppid: 1,
   startTime: 5n,
   mountNamespace: 1,
-  sameNamespace: true,
   mayChroot: true,
 }
 const fileAt = (link: string | Buffer) => ({
