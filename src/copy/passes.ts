@@ -39,10 +39,10 @@ const mostPasses = 12
  */
 const shortUs = 2500
 const bearableUs = 20_000
-const lightPassesInVain = 3
+const lightPassesInVain = 12
 const lightlyBetter = 0.9
 const asGoodAsTheBest = 1.25
-const patienceMs = 5000
+const patienceMs = 15_000
 /** What a pass has to save for one more to be worth it. */
 const worthwhileShrink = 0.7
 /** Reading and comparing both files while the job stands still, in bytes a microsecond. Modest on purpose. */

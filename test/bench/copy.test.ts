@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   closeSync,
+  fdatasyncSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -39,15 +40,23 @@ function cp(from: string, to: string): number {
   })
 }
 
-/** What the device takes to make a little durable: no pause in which something is settled can be shorter. Microseconds. */
-function syncAt(directory: string): number {
+/**
+ * How fast the device makes random pieces of 4 KiB durable, 2 MiB at a time, while the job writes: a job that is quicker than that
+ * dirties in every pass what the next one has to do, and no pass is shorter than the one before. Bytes a second.
+ */
+function durableRate(directory: string, mebibytes: number): number {
   const path = join(directory, 'probe')
   const fd = openSync(path, 'w')
-  writeSync(fd, Buffer.alloc(256 << 10))
-  const us = seconds(() => fsyncSync(fd)) * 1e6
+  for (let at = 0; at < mebibytes; at++) writeSync(fd, Buffer.alloc(1 << 20), 0, 1 << 20, at << 20)
+  fsyncSync(fd)
+  const piece = Buffer.alloc(4096, 1)
+  const rates = Array.from({ length: 15 }, () => {
+    for (let n = 0; n < 512; n++) writeSync(fd, piece, 0, 4096, Math.floor(Math.random() * mebibytes * 256) * 4096)
+    return (512 * 4096) / seconds(() => fdatasyncSync(fd))
+  })
   closeSync(fd)
   rmSync(path)
-  return us
+  return median(rates)
 }
 
 const milliseconds = (us: number) => `${(us / 1000).toFixed(us < 10_000 ? 2 : 0)} ms`
@@ -71,7 +80,6 @@ for (const type of ['ext4', 'xfs'] as const) {
       const told: number[] = []
       const settle: number[] = []
       const seen: number[] = []
-      const device: number[] = []
       for (let move = 0; move < moves; move++) {
         const [from, to] = how === 'append' ? [paths[0]!, paths[1]!] : [paths[move % 2]!, paths[(move + 1) % 2]!]
         await job.send('reset')
@@ -80,7 +88,6 @@ for (const type of ['ext4', 'xfs'] as const) {
         seen.push(Number(await job.send('gap')) / 1000)
         told.push(result.json.pause.totalUs)
         settle.push(result.json.pause.phases.find(({ name }) => name === 'settle')?.us ?? 0)
-        device.push(syncAt(to))
         rmSync(join(from, 'file'))
         // A log that grows without end would soon be larger than its storage: a new one each time.
         if (how !== 'append') continue
@@ -90,6 +97,7 @@ for (const type of ['ext4', 'xfs'] as const) {
         job = await start('file')
       }
       const at = how === 'append' ? paths[0]! : paths[moves % 2]!
+      const durable = durableRate(paths[moves % 2]!, 512)
       process.kill(job.pid, 'SIGSTOP')
       const stopCopy = cp(join(at, 'file'), join(paths.find((path) => path !== at)!, 'file')) * 1e6
       process.kill(job.pid, 'SIGCONT')
@@ -100,7 +108,7 @@ for (const type of ['ext4', 'xfs'] as const) {
         'seen by the job': milliseconds(median(seen)),
         'told by fdmove': milliseconds(median(told)),
         'of it settling': milliseconds(median(settle)),
-        'an fsync of 256 KiB there': milliseconds(median(device)),
+        'NEW makes durable': `${(durable / 1e6).toFixed(0)} MB/s`,
         'stop-copy-resume': milliseconds(stopCopy),
         ratio: `1/${(stopCopy / median(told)).toFixed(0)}`,
       })
