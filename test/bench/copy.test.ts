@@ -150,7 +150,7 @@ for (const type of ['ext4', 'xfs'] as const) {
       make(old)
       execFileSync('sync', ['-f', old])
       const times = { fdmove: [] as number[], cp: [] as number[] }
-      for (let round = 0; round < 3; round++) {
+      for (let round = 0; round < 5; round++) {
         mkdirSync(join(to, 'fdmove'))
         const begin = process.hrtime.bigint()
         const source = what.startsWith('10,000')
