@@ -55,6 +55,14 @@ Aside::Aside(const std::vector<pid_t>& pids) {
   if (CPU_COUNT(&others) > 0) moved_ = sched_setaffinity(0, sizeof others, &others) == 0;
 }
 
+void Aside::keep_off(pid_t tid) {
+  auto [state, processor] = whereabouts_of("/proc/" + std::to_string(tid));
+  if (processor < 0 || processor >= CPU_SETSIZE || processor != sched_getcpu()) return;
+  cpu_set_t others = before_;
+  CPU_CLR(static_cast<size_t>(processor), &others);
+  if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) moved_ = true;
+}
+
 Aside::~Aside() {
   if (moved_) (void)sched_setaffinity(0, sizeof before_, &before_);
 }

@@ -22,6 +22,9 @@ class Aside {
   Aside& operator=(const Aside&) = delete;
   ~Aside();
 
+  /** To be called when all of them stand: nothing else counts then than where the thread stands that makes our calls. */
+  void keep_off(pid_t tid);
+
  private:
   bool moved_ = false;
   cpu_set_t before_{};

@@ -121,6 +121,8 @@ class Session : public Napi::ObjectWrap<Session> {
       remappers_.clear();
       return throw_failure(info.Env(), frozen.failure());
     }
+    auto stopped = freezer_.threads();
+    if (aside_ && !stopped.empty()) aside_->keep_off(stopped.front()->tid());
     return threads(info);
   }
 

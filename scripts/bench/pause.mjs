@@ -40,7 +40,8 @@ export function contestants() {
   const byFds = ({ by }) => by === 'fds'
   const own = knowsInjection()
     ? [
-        { name: 'fdmove', run: withCommand([], { FDMOVE_INJECT: 'batch' }), rounds: () => 9 },
+        { name: 'fdmove', run: withCommand([]), rounds: () => 9 },
+        { name: 'fdmove batch', run: withCommand([], { FDMOVE_INJECT: 'batch' }), rounds: () => 9 },
         { name: 'fdmove stepwise', run: withCommand([], { FDMOVE_INJECT: 'step' }), rounds: () => 9 },
         // What happens once: from then on the tables of the job are as large as a move needs them.
         { name: 'fdmove, first move of a job', run: withCommand([]), rounds: () => 9, can: byFds, fresh: true },
