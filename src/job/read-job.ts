@@ -187,7 +187,10 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
       }
     })
     const sharing = { tids, files, fs }
-    const { tables, obstacles: unreachable } = withRegistrations(numberDescriptions(read))
+    const { tables, obstacles: unreachable } = withRegistrations(
+      // In the pause, what was not asked is: isSignalledAsBefore(). But not of a server that may have gone.
+      numberDescriptions(read, moment === 'running' && isLocal(storage.path) ? 'likely' : 'all'),
+    )
     return { ...made, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
   }
 
