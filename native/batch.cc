@@ -31,37 +31,10 @@ extern const uint8_t fdmove_batch_end[];
 
 namespace fdmove {
 
-static_assert(sizeof(BatchControl) == FDMOVE_CONTROL_SIZE && offsetof(BatchControl, at) == FDMOVE_CONTROL_AT &&
-              offsetof(BatchControl, result) == FDMOVE_CONTROL_RESULT && offsetof(BatchControl, end) == FDMOVE_CONTROL_END &&
-              offsetof(BatchControl, first) == FDMOVE_CONTROL_FIRST && offsetof(BatchControl, last) == FDMOVE_CONTROL_LAST &&
-              offsetof(BatchControl, point) == FDMOVE_CONTROL_POINT && offsetof(BatchControl, failed) == FDMOVE_CONTROL_FAILED &&
-              offsetof(BatchControl, alone) == FDMOVE_CONTROL_ALONE &&
-              offsetof(BatchControl, undo_error) == FDMOVE_CONTROL_UNDO_ERROR &&
-              offsetof(BatchControl, nap_s) == FDMOVE_CONTROL_NAP &&
-              offsetof(BatchControl, look_at) == FDMOVE_CONTROL_LOOK_AT &&
-              offsetof(BatchControl, look_end) == FDMOVE_CONTROL_LOOK_END &&
-              offsetof(BatchControl, look_out) == FDMOVE_CONTROL_LOOK_OUT &&
-              offsetof(BatchControl, look_signals) == FDMOVE_CONTROL_LOOK_SIGNALS &&
-              offsetof(BatchControl, looked) == FDMOVE_CONTROL_LOOKED &&
-              offsetof(BatchControl, look_after) == FDMOVE_CONTROL_LOOK_AFTER && offsetof(BatchControl, guest) == FDMOVE_CONTROL_GUEST &&
-              offsetof(BatchControl, gate_at) == FDMOVE_CONTROL_GATE_AT &&
-              offsetof(BatchControl, home) == FDMOVE_CONTROL_HOME);
-static_assert(sizeof(BatchLook) == FDMOVE_LOOK_SIZE && offsetof(BatchLook, status) == FDMOVE_LOOK_STATX &&
-              offsetof(BatchLook, owner) == FDMOVE_LOOK_OWNER && offsetof(BatchLook, asked) == FDMOVE_LOOK_ASKED &&
-              offsetof(BatchLook, owned) == FDMOVE_LOOK_OWNED && offsetof(BatchLook, signal) == FDMOVE_LOOK_SIGNAL &&
-              offsetof(BatchLook, flags) == FDMOVE_LOOK_FLAGS && offsetof(BatchLook, cloexec) == FDMOVE_LOOK_CLOEXEC &&
-              offsetof(BatchLook, offset) == FDMOVE_LOOK_OFFSET);
-static_assert(FDMOVE_SIG_SETMASK == SIG_SETMASK && FDMOVE_LOOK_WANTED == (STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_MNT_ID) &&
-              FDMOVE_LOOK_HOW == (AT_EMPTY_PATH | AT_STATX_DONT_SYNC) && FDMOVE_F_GETFD == F_GETFD && FDMOVE_F_GETFL == F_GETFL &&
-              FDMOVE_F_GETSIG == F_GETSIG && FDMOVE_F_GETOWN_EX == F_GETOWN_EX && FDMOVE_SEEK_CUR == SEEK_CUR);
-
 namespace {
 
 /** CLONE_PARENT_SETTID and the like would touch memory of the job; glibc is to know nothing of this thread. */
 constexpr uint64_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-
-/** The loop needs no stack; a thread has one all the same. */
-constexpr size_t kStack = 512;
 
 /** How long an operation that was cut off may take to come back. */
 constexpr uint64_t kCancelUs = 200'000;
@@ -84,61 +57,27 @@ constexpr useconds_t kHomewardUs = 100;
 constexpr uint64_t kEagerNs = 20'000;
 constexpr long kNapNs = 10'000;
 
-/** The list of fds stands behind what is found; all else is aligned to 8 bytes. */
-size_t bytes_for_looks(const Program& program) {
-  size_t bytes = program.looks.size() * (sizeof(BatchLook) + sizeof(int32_t));
-  return (bytes + sizeof(uint64_t) - 1) / sizeof(uint64_t) * sizeof(uint64_t);
-}
-
-size_t page_size() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
-
-}  // namespace
-
-size_t Batch::size_for(const Program& program, size_t window) {
-  size_t most_undo = 0, undo = 0, operations = program.operations.size();
-  for (size_t at = 0; at < operations; at++) {
-    if (at % window == 0) undo = 0;
-    undo += program.operations[at].undo.size();
-    most_undo = std::max(most_undo, undo);
-  }
-  return page_size() + sizeof(BatchControl) + sizeof(BatchGate) + kStack + operations * sizeof(uint64_t) + bytes_for_looks(program) +
-         std::min(operations, window) * sizeof(BatchOperation) + most_undo * sizeof(BatchCall);
-}
-
-namespace {
-
-RemoteAddress results_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl) + sizeof(BatchGate) + kStack; }
-RemoteAddress looks_of(RemoteAddress base, const Program& program) {
-  return results_of(base) + program.operations.size() * sizeof(uint64_t);
-}
-RemoteAddress table_of(RemoteAddress base, const Program& program) { return looks_of(base, program) + bytes_for_looks(program); }
-
 }  // namespace
 
 Result<BatchTable> Batch::encode_window(const Program& program, size_t first, size_t window, RemoteAddress base,
                                         const std::vector<RemoteAddress>& data) {
   size_t count = std::min(program.operations.size() - first, window);
-  return encode_batch(program, first, count, {data, results_of(base), table_of(base, program) + count * sizeof(BatchOperation)});
+  const BatchMemory memory(base, program);
+  return encode_batch(program, first, count, {data, memory.results(), memory.table() + count * sizeof(BatchOperation)});
 }
-
-RemoteAddress Batch::control_at() const { return base_ + page_size(); }
-RemoteAddress Batch::gate_of(RemoteAddress base) { return base + page_size() + sizeof(BatchControl); }
-RemoteAddress Batch::results_at() const { return results_of(base_); }
-RemoteAddress Batch::looks_at() const { return looks_of(base_, *program_); }
-RemoteAddress Batch::table_at() const { return table_of(base_, *program_); }
 
 Result<BatchControl> Batch::control() const {
   BatchControl control;
-  FDMOVE_TRY(read_remote(maker_->tid(), control_at(), &control, sizeof control));
+  FDMOVE_TRY(read_remote(maker_->tid(), memory_.control(), &control, sizeof control));
   return control;
 }
 
 Status Batch::write_control(size_t offset, uint64_t value) {
-  return write_remote(maker_->tid(), control_at() + offset, &value, sizeof value);
+  return write_remote(maker_->tid(), memory_.control() + offset, &value, sizeof value);
 }
 
 Status Batch::place_window(size_t first) {
-  auto table = encode_window(*program_, first, window_, base_, *data_);
+  auto table = encode_window(*program_, first, window_, memory_.base(), *data_);
   if (!table.ok()) return table.failure();
   FDMOVE_TRY(place_control(first, *table));
   return place_table(*table);
@@ -146,7 +85,7 @@ Status Batch::place_window(size_t first) {
 
 Status Batch::place_table(const BatchTable& table) {
   placed_ = true;
-  FDMOVE_TRY(write_remote(maker_->tid(), table_at(), table.operations.data(), count_ * sizeof(BatchOperation)));
+  FDMOVE_TRY(write_remote(maker_->tid(), memory_.table(), table.operations.data(), count_ * sizeof(BatchOperation)));
   return write_remote(maker_->tid(), operation_at(first_ + count_), table.undo.data(), table.undo.size() * sizeof(BatchCall));
 }
 
@@ -158,30 +97,30 @@ Status Batch::place_control(size_t first, const BatchTable& table) {
   BatchControl control;
   control.at = control.first = control.end = operation_at(first_);
   control.last = operation_at(first_ + count_);
-  control.result = results_at() + first_ * sizeof(uint64_t);
+  control.result = memory_.results() + first_ * sizeof(uint64_t);
   if (committed_) control.point = 0;
   else if (held_back_) control.point = ~uint64_t{0};
   else if (program_->point <= first_) control.point = 0;
   else if (program_->point <= first_ + count_) control.point = operation_at(program_->point);
   control.gate_at = gate_;
-  control.look_at = control.look_end = looked_at();
-  control.look_out = looks_at();
+  control.look_at = control.look_end = memory_.looked();
+  control.look_out = memory_.looks();
   if (guest_) {
     control.guest = 1;
-    control.home = place_home(maker_->home(), control_at() + FDMOVE_CONTROL_HOME, gate_);
+    control.home = place_home(maker_->home(), memory_.control() + FDMOVE_CONTROL_HOME, gate_);
   }
-  return write_remote(maker_->tid(), control_at(), &control, sizeof control);
+  return write_remote(maker_->tid(), memory_.control(), &control, sizeof control);
 }
 
 Status Batch::start(const Deadline& deadline) {
   FDMOVE_TRY(place_control(0, *table_));
-  FDMOVE_TRY(write_remote(maker_->tid(), looked_at(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
+  FDMOVE_TRY(write_remote(maker_->tid(), memory_.looked(), program_->looks.data(), program_->looks.size() * sizeof(int32_t)));
   size_t code_size = static_cast<size_t>(fdmove_batch_end - fdmove_batch_code);
-  FDMOVE_TRY(write_remote(maker_->tid(), base_, fdmove_batch_code, code_size));
+  FDMOVE_TRY(write_remote(maker_->tid(), memory_.base(), fdmove_batch_code, code_size));
   if (guest_) {
     tid_ = maker_->tid();
     born_ = true;
-    FDMOVE_TRY(maker_->enter_refuge({address_of(fdmove_batch_alone), control_at()}));
+    FDMOVE_TRY(maker_->enter_refuge({address_of(fdmove_batch_alone), memory_.control()}));
   } else {
     FDMOVE_TRY(make_thread(deadline));
   }
@@ -191,7 +130,7 @@ Status Batch::start(const Deadline& deadline) {
 
 Status Batch::make_thread(const Deadline& deadline) {
   Birth birth{address_of(fdmove_batch_born), 0};
-  auto made = maker_->inject(SYS_clone, {kThreadFlags, results_at(), 0, 0, 0, control_at()}, deadline, &birth);
+  auto made = maker_->inject(SYS_clone, {kThreadFlags, memory_.results(), 0, 0, 0, memory_.control()}, deadline, &birth);
   // It may be born all the same, or later: its code has to stay where it is.
   stuck_ = !made.ok() && made.failure().error == ETIMEDOUT;
   if (!made.ok()) return made.failure();
@@ -202,7 +141,7 @@ Status Batch::make_thread(const Deadline& deadline) {
   Status ready = wait_for_event_stop(tid_, deadline);
   stuck_ = !ready.ok() && ready.failure().error == ETIMEDOUT;
   if (stuck_) return ready;
-  if (ready.ok()) ready = arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
+  if (ready.ok()) ready = arch::send_to(tid_, address_of(fdmove_batch_alone), memory_.control());
   // Without a deadline: all that is left to it is to stop, which a thread that gets no processor (cpu.max) does late.
   if (ready.ok() && !maker_->has_refuge()) ready = maker_->end_injection(Deadline{});
   if (!ready.ok()) (void)finish(deadline);
@@ -219,7 +158,7 @@ const uint8_t* Batch::entry_point(Entry entry) {
   return fdmove_batch_leave;
 }
 
-RemoteAddress Batch::address_of(const uint8_t* code) const { return base_ + static_cast<size_t>(code - fdmove_batch_code); }
+RemoteAddress Batch::address_of(const uint8_t* code) const { return memory_.base() + static_cast<size_t>(code - fdmove_batch_code); }
 
 /** Sends the parked thread to one of the entries. */
 Status Batch::go(Entry entry) {
@@ -228,7 +167,7 @@ Status Batch::go(Entry entry) {
   born_ = true;
   const uint8_t* at = entry_point(entry);
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_STATE, FDMOVE_STATE_RUNNING));
-  FDMOVE_TRY(arch::send_to(tid_, address_of(at), control_at()));
+  FDMOVE_TRY(arch::send_to(tid_, address_of(at), memory_.control()));
   return ptrace_request::cont(tid_);
 }
 
@@ -245,7 +184,7 @@ Status Batch::run_window() {
 
 Status Batch::prepare_look(bool signals) {
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_SIGNALS, signals ? 1 : 0));
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, looked_at() + program_->looks.size() * sizeof(int32_t)));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_LOOK_END, memory_.looked() + program_->looks.size() * sizeof(int32_t)));
   return write_control(FDMOVE_CONTROL_LOOKED, 0);
 }
 
@@ -332,7 +271,7 @@ Status Batch::wait_until(size_t offset, uint64_t value, const Deadline& deadline
   uint64_t eager_until = monotonic_ns() + kEagerNs;
   for (unsigned looks = 1;; looks++) {
     uint64_t found = ~value;
-    if (read_remote(maker_->tid(), control_at() + offset, &found, sizeof found).ok() && found == value) return Done{};
+    if (read_remote(maker_->tid(), memory_.control() + offset, &found, sizeof found).ok() && found == value) return Done{};
     if (looks % 16 == 0) {
       auto stop = poll_stop(tid_);
       if (!stop.ok()) return lost();
@@ -347,7 +286,7 @@ Status Batch::wait_until(size_t offset, uint64_t value, const Deadline& deadline
           if (guest_) {
             FDMOVE_TRY(ptrace_request::cont_to_event_stop(tid_));
             FDMOVE_TRY(wait_for_event_stop(tid_, Deadline::in_us(kParkUs)));
-            FDMOVE_TRY(arch::send_to(tid_, address_of(fdmove_batch_alone), control_at()));
+            FDMOVE_TRY(arch::send_to(tid_, address_of(fdmove_batch_alone), memory_.control()));
           } else {
             (void)go(Entry::kLeave);
           }
@@ -385,7 +324,7 @@ Status Batch::park() {
     stuck_ = !ended.ok();
     return stuck_ ? ended : Status{lost()};
   }
-  return arch::send_to(tid_, address_of(fdmove_batch_alone), control_at());
+  return arch::send_to(tid_, address_of(fdmove_batch_alone), memory_.control());
 }
 
 /**
@@ -425,7 +364,7 @@ Status Batch::await_home(const Deadline& deadline) {
     arch::Registers registers{};
     auto length = ptrace_request::get_regset(tid_, NT_PRSTATUS, &registers, sizeof registers);
     if (!length.ok()) return lost();
-    if (arch::program_counter(registers) - base_ >= results_at() - base_) {
+    if (arch::program_counter(registers) - memory_.base() >= memory_.results() - memory_.base()) {
       FDMOVE_TRY(maker_->came_home(deadline));
       return lost();
     }
@@ -455,20 +394,20 @@ Failure Batch::lost() {
 Result<std::vector<long>> Batch::results(size_t first) const {
   std::vector<long> results(done_ > first ? done_ - first : 0);
   if (!results.empty())
-    FDMOVE_TRY(read_remote(maker_->tid(), results_at() + first * sizeof(uint64_t), results.data(), results.size() * sizeof(long)));
+    FDMOVE_TRY(read_remote(maker_->tid(), memory_.results() + first * sizeof(uint64_t), results.data(), results.size() * sizeof(long)));
   return results;
 }
 
 Result<std::vector<BatchLook>> Batch::looks() const {
   std::vector<BatchLook> looks(program_->looks.size());
-  if (!looks.empty()) FDMOVE_TRY(read_remote(maker_->tid(), looks_at(), looks.data(), looks.size() * sizeof(BatchLook)));
+  if (!looks.empty()) FDMOVE_TRY(read_remote(maker_->tid(), memory_.looks(), looks.data(), looks.size() * sizeof(BatchLook)));
   return looks;
 }
 
 Status Batch::skip(long result) {
   if (!placed_) FDMOVE_TRY(place_table(*table_));
   if (done_ == first_ + count_) FDMOVE_TRY(place_window(done_));
-  RemoteAddress place = results_at() + done_ * sizeof(uint64_t);
+  RemoteAddress place = memory_.results() + done_ * sizeof(uint64_t);
   FDMOVE_TRY(write_remote(maker_->tid(), place, &result, sizeof result));
   done_++;
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
@@ -479,7 +418,7 @@ Status Batch::close_in_ranges(size_t count, const std::vector<Range>& ranges) {
   // In this order: a thread that is left alone between the two closes too little, and never what the job has opened since.
   done_ += count - ranges.size();
   FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
-  FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, results_at() + done_ * sizeof(uint64_t)));
+  FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, memory_.results() + done_ * sizeof(uint64_t)));
   std::vector<BatchOperation> operations;
   for (const auto& [first, last] : ranges) {
     BatchOperation& closing = operations.emplace_back();
@@ -562,7 +501,7 @@ Status Batch::rollback(const Deadline& deadline) {
     FDMOVE_TRY(place_window(first_ - window_));
     done_ = first_ + count_;
     FDMOVE_TRY(write_control(FDMOVE_CONTROL_AT, operation_at(done_)));
-    FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, results_at() + done_ * sizeof(uint64_t)));
+    FDMOVE_TRY(write_control(FDMOVE_CONTROL_RESULT, memory_.results() + done_ * sizeof(uint64_t)));
   }
   if (first) return *first;
   return Done{};

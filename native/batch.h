@@ -5,51 +5,10 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <linux/stat.h>
-
-#include "arch/batch_layout.h"
-#include "batch_table.h"
+#include "batch_memory.h"
 #include "tracee.h"
 
 namespace fdmove {
-
-/** What the loop of arch/batch.S reads besides the table; lies in the job's memory. arch/batch_layout.h has the offsets. */
-struct BatchControl {
-  uint64_t state = FDMOVE_STATE_RUNNING;
-  RemoteAddress at = 0;
-  RemoteAddress result = 0;
-  RemoteAddress end = 0;
-  RemoteAddress first = 0;
-  RemoteAddress last = 0;
-  RemoteAddress point = ~uint64_t{0};
-  uint64_t failed = 0;
-  uint64_t alone = 0;
-  int64_t undo_error = 0;
-  int64_t nap_s = 0;
-  int64_t nap_ns = 0;
-  RemoteAddress look_at = 0;
-  RemoteAddress look_end = 0;
-  RemoteAddress look_out = 0;
-  uint64_t look_signals = 0;
-  uint64_t looked = 0;
-  uint64_t look_after = 0;
-  uint64_t guest = 0;
-  RemoteAddress gate_at = 0;
-  arch::Home home{};
-};
-
-/** What the job's own kernel calls tell of one of its fds; results below 0 are -errno. */
-struct BatchLook {
-  struct statx status{};
-  f_owner_ex owner{};
-  int64_t asked = 0;  ///< whether `status` was told
-  int64_t owned = 0;  ///< whether `owner` was told, by a look at signals
-  int64_t signal = 0;  ///< the same
-  int64_t flags = 0;
-  int64_t cloexec = 0;
-  int64_t offset = 0;  ///< by any other look
-};
 
 /** Which thread runs a batch. */
 enum class BatchThread : uint8_t {
@@ -68,21 +27,18 @@ class Batch {
   /** A longer program is run window by window. */
   static constexpr size_t kWindow = 1 << 16;
 
-  /** Bytes that the code, the table, the results and the looks of a program take, page-aligned code first. */
-  static size_t size_for(const Program& program, size_t window);
-
   /** The operations from `first` on, no more than `window`, as they stand in the table of a batch at `base`. */
   static Result<BatchTable> encode_window(const Program& program, size_t first, size_t window, RemoteAddress base,
                                           const std::vector<RemoteAddress>& data);
 
   /**
-   * `base` is the beginning of size_for() bytes; the data lie elsewhere. `table` is the first window. All references must
+   * `base` is the beginning of BatchMemory::size_for() bytes; the data lie elsewhere. `table` is the first window. All references must
    * outlive the batch.
    */
   Batch(Tracee& maker, BatchThread thread, const Program& program, const std::vector<RemoteAddress>& data, RemoteAddress base,
         size_t window, const BatchTable& table)
-      : maker_(&maker), guest_(thread == BatchThread::kGuest), program_(&program), data_(&data), base_(base), window_(window),
-        table_(&table), gate_(gate_of(base)) {}
+      : maker_(&maker), guest_(thread == BatchThread::kGuest), program_(&program), data_(&data), memory_(base, program),
+        window_(window), table_(&table), gate_(memory_.gate()) {}
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
   /** Lets a thread of our own go; it ends by itself. */
@@ -158,15 +114,9 @@ class Batch {
  private:
   enum class Entry { kRun, kLook, kUndo, kLeave };
 
-  static RemoteAddress gate_of(RemoteAddress base);
-  [[nodiscard]] RemoteAddress control_at() const;
-  [[nodiscard]] RemoteAddress results_at() const;
-  [[nodiscard]] RemoteAddress looks_at() const;
   Status place_control(size_t first, const BatchTable& table);
   Status place_table(const BatchTable& table);
-  [[nodiscard]] RemoteAddress looked_at() const { return looks_at() + program_->looks.size() * sizeof(BatchLook); }
-  [[nodiscard]] RemoteAddress table_at() const;
-  [[nodiscard]] RemoteAddress operation_at(size_t index) const { return table_at() + (index - first_) * sizeof(BatchOperation); }
+  [[nodiscard]] RemoteAddress operation_at(size_t index) const { return memory_.table() + (index - first_) * sizeof(BatchOperation); }
 
   [[nodiscard]] RemoteAddress address_of(const uint8_t* code) const;
   static const uint8_t* entry_point(Entry entry);
@@ -198,7 +148,7 @@ class Batch {
   bool guest_;
   const Program* program_;
   const std::vector<RemoteAddress>* data_;
-  RemoteAddress base_;
+  BatchMemory memory_;
   size_t window_;
   const BatchTable* table_;
   size_t first_ = 0;  ///< the operations in the table: from here

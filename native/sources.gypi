@@ -3,6 +3,7 @@
     "core_sources": [
       "native/arch/batch.S",
       "native/batch.cc",
+      "native/batch_memory.cc",
       "native/batch_table.cc",
       "native/bounded.cc",
       "native/bystander.cc",

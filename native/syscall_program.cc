@@ -30,7 +30,7 @@ constexpr size_t aligned(size_t size, size_t to) { return (size + to - 1) / to *
 /** What a batch needs besides the data, aligned as these are; 0 where the program runs stepwise. */
 size_t in_front_of_data(const Program& program, const Injecting& injecting) {
   if (!injecting.runs_batch(program.operations.size())) return 0;
-  return aligned(Batch::size_for(program, injecting.window), 16);
+  return aligned(BatchMemory::size_for(program, injecting.window), 16);
 }
 
 }  // namespace
