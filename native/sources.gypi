@@ -50,7 +50,8 @@
       "native/tree_copy.cc",
       "native/unix_sockets.cc",
       "native/user_namespace.cc",
-      "native/walk_maps.cc"
+      "native/walk_maps.cc",
+      "native/watches.cc"
     ],
     "binding_sources": [
       "native/binding/module.cc",

@@ -32,8 +32,6 @@ inline constexpr SyscallName kSyscallNames[] = {
     {"futex", SYS_futex},
     {"getpid", SYS_getpid},
     {"inotify_init1", SYS_inotify_init1},
-    {"inotify_add_watch", SYS_inotify_add_watch},
-    {"inotify_rm_watch", SYS_inotify_rm_watch},
     {"lseek", SYS_lseek},
     {"madvise", SYS_madvise},
     {"mlock2", SYS_mlock2},

@@ -46,7 +46,7 @@ export async function plan(options: MoveOptions): Promise<MovePlan> {
     const name = known.find((one) => one.equals(relative)) ?? known[0]
     return name && joinPath(to.path, name)
   }
-  const programs = compileJob(planned, { to: to.path, pathOf, openedByTracer: new Set() })
+  const programs = compileJob(planned, { pathOf, openedByTracer: new Set() })
   const at = (relative: Buffer) => ({ from: joinPath(from.path, relative), to: joinPath(to.path, relative) })
   const holds: PlannedHold[] = [
     ...snapshot.tables.flatMap(({ pid, held }) =>

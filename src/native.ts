@@ -253,6 +253,18 @@ export type NativePaths = {
   watchNew(): number
   /** Its watch descriptor: any change of the names in a directory, or of what they lead to. */
   watchDirectory(watch: number, directory: number): number
+  /**
+   * Adds watches, ordered by their numbers, to an instance that had none: native/watches.h. ENOSPC, ERR_FDMOVE_CHANGED.
+   */
+  addWatches(
+    instance: number,
+    watches: readonly {
+      readonly wd: number
+      readonly mask: number
+      readonly path: Buffer
+      readonly inode?: Pick<Inode, 'dev' | 'ino'>
+    }[],
+  ): void
   /** Owner, mode, extended attributes, ACLs. ERR_FDMOVE_CANNOT_HOLD. */
   copyAttributes(from: number, to: number): void
   copyTimes(from: number, to: number): void

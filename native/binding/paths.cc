@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -22,6 +23,7 @@
 #include "metadata.h"
 #include "renaming.h"
 #include "safe_path.h"
+#include "watches.h"
 
 namespace fdmove::binding {
 
@@ -214,6 +216,24 @@ Napi::Value watch_directory(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), wd);
 }
 
+/** addWatches(instance fd, [{wd, mask, path, inode?: {dev, ino}}]): native/watches.h. */
+Napi::Value add_watches(const Napi::CallbackInfo& info) {
+  auto list = info[1].As<Napi::Array>();
+  std::vector<NewWatch> watches;
+  watches.reserve(list.Length());
+  for (uint32_t index = 0; index < list.Length(); index++) {
+    auto one = list.Get(index).As<Napi::Object>();
+    NewWatch watch{to_fd(one.Get("wd")), static_cast<uint32_t>(to_u64(one.Get("mask"))), to_bytes(one.Get("path")), 0, 0};
+    if (one.Get("inode").IsObject()) {
+      auto inode = one.Get("inode").As<Napi::Object>();
+      watch.device = to_u64(inode.Get("dev"));
+      watch.inode = to_u64(inode.Get("ino"));
+    }
+    watches.push_back(std::move(watch));
+  }
+  return done(info.Env(), fdmove::add_watches(to_fd(info[0]), watches));
+}
+
 Napi::Value copy_attributes(const Napi::CallbackInfo& info) {
   return done(info.Env(), fdmove::copy_attributes(to_fd(info[0]), to_fd(info[1])));
 }
@@ -266,6 +286,7 @@ void register_paths(Napi::Env env, Napi::Object exports) {
   exports.Set("findInode", Napi::Function::New(env, find_inode, "findInode"));
   exports.Set("watchNew", Napi::Function::New(env, watch_new, "watchNew"));
   exports.Set("watchDirectory", Napi::Function::New(env, watch_directory, "watchDirectory"));
+  exports.Set("addWatches", Napi::Function::New(env, add_watches, "addWatches"));
   exports.Set("copyAttributes", Napi::Function::New(env, copy_attributes, "copyAttributes"));
   exports.Set("copyTimes", Napi::Function::New(env, copy_times, "copyTimes"));
   exports.Set("hasFinalFlags", Napi::Function::New(env, has_final_flags, "hasFinalFlags"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What one fd, link or mapping that the walk has seen holds of OLD.
-import { closeSync, lstatSync, openSync, readlinkSync, statSync } from 'node:fs'
+import { lstatSync, statSync } from 'node:fs'
 import { native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
 import {
@@ -16,9 +16,10 @@ import type { MountTable } from '../scan/mount-table.js'
 import type { ScanContext } from '../scan/process-holds.js'
 import { locate, relativeOf } from '../scan/storage.js'
 import type { Place, WalkedFd } from '../scan/walk.js'
+import { gone } from './gone.js'
 import { mappedInode } from './mapped.js'
 import type { HeldFd, HeldInode, HeldInotify, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
-import { below, joinPath, O_PATH, readMountTable } from './storage.js'
+import { mountIdOf, readMountTable } from './storage.js'
 import { type Patience, WatchNames } from './watch-names.js'
 
 /** `table` is that of the process, by which its paths are understood. */
@@ -95,35 +96,37 @@ export function createHoldReader(
   ): HeldInotify | undefined {
     if (info === undefined || !info.watches.some(({ device }) => device === storage.mount.device)) return undefined
     const watches = info.watches.map((watch): HeldWatch => {
-      const path = pathOfWatch(watch, patience)
+      const path = pathOfWatch(watch, patience, viewer)
       const inode = path && watch.device === storage.mount.device ? inodeByPath(path) : undefined
-      const known = inode !== undefined || viewer === undefined ? path : pathSeenBy(viewer, watch, patience)
-      return { wd: watch.wd, mask: watch.mask, path: known, inode }
+      return { wd: watch.wd, mask: watch.mask, path, inode }
     })
     if (watches.every(({ path, inode }) => path !== undefined && inode === undefined)) return undefined
     const cloexec = (fd.flags & fileFlags.O_CLOEXEC) !== 0
     return { fd: fd.fd, flags: fd.flags & ~fileFlags.O_CLOEXEC, cloexec, watches, description: -1 }
   }
 
-  /** A name of the inode that a watch is on, through any mount of its file system. */
-  function pathOfWatch(watch: InotifyWatch, patience: Patience): Buffer | undefined {
-    const onOld = watch.device === storage.mount.device
-    const mount = onOld ? storage.mount : ownTable.mounts.find(({ device }) => device === watch.device)
-    return mount && watchNames.pathOf(watch, onOld ? storage.path : mount.mountPoint, mount, patience)
+  /** A name of the inode that a watch is on, through any mount of its file system that we see, or that `viewer` sees. */
+  function pathOfWatch(watch: InotifyWatch, patience: Patience, viewer: number | undefined): Buffer | undefined {
+    if (watch.device === storage.mount.device) {
+      const path = watchNames.pathOf(watch, storage.path, storage.mount, patience)
+      if (path !== undefined || viewer === undefined) return path
+    }
+    const ours = ownTable.mounts.find(({ device }) => device === watch.device)
+    const path = ours && watchNames.pathOf(watch, ours.mountPoint, ours, patience)
+    return path ?? (viewer === undefined ? undefined : pathSeenBy(viewer, watch, patience))
   }
 
-  /** A name by which a thread with other mounts, or another root directory, comes to what a watch is on. */
+  /** A path of ours through the mounts of a thread that has others, or another root directory. */
   function pathSeenBy(tid: number, watch: InotifyWatch, patience: Patience): Buffer | undefined {
-    const root = Buffer.from(`/proc/${tid}/root`)
-    for (const mount of readMountTable(tid).values()) {
-      if (mount.device !== watch.device) continue
-      const through = Buffer.concat([root, mount.mountPoint])
-      const found = watchNames.pathOf(watch, through, mount, patience)
-      // Named as we look for it, or as the kernel prints it, which goes by the root of all their mounts.
-      const rest = found && (below(through, found) ?? below(printedName(through), found))
-      const path = rest && joinPath(mount.mountPoint, rest)
-      const there = path && lstatSync(Buffer.concat([root, path]), { bigint: true, throwIfNoEntry: false })
-      if (there?.ino === watch.inode) return path
+    try {
+      for (const mount of readMountTable(tid).values()) {
+        const through = Buffer.concat([Buffer.from(`/proc/${tid}/root`), mount.mountPoint])
+        if (mount.device !== watch.device || !leadsTo(through, mount)) continue
+        const path = watchNames.pathOf(watch, through, mount, patience)
+        if (path !== undefined) return path
+      }
+    } catch (error) {
+      gone(error)
     }
     return undefined
   }
@@ -259,12 +262,11 @@ export function infoOf({ details }: WalkedFd): FdInfo | undefined {
   return details.length === 0 ? undefined : parseFdInfo(Buffer.concat([commonLines, details]))
 }
 
-/** How the kernel names a directory in /proc. */
-function printedName(path: Buffer): Buffer {
-  const fd = openSync(path, O_PATH)
+/** Nothing else is mounted over it, and we may look there. */
+function leadsTo(path: Buffer, { id }: Mount): boolean {
   try {
-    return readlinkSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' })
-  } finally {
-    closeSync(fd)
+    return mountIdOf(path) === id
+  } catch {
+    return false
   }
 }

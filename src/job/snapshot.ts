@@ -45,7 +45,7 @@ export type HeldWatch = {
   readonly wd: number
   /** IN_* bits, with IN_ONESHOT and IN_EXCL_UNLINK. */
   readonly mask: number
-  /** What it watches, as fdmove sees it on OLD and its process sees it elsewhere; undefined when no name is known. */
+  /** What it watches, as fdmove sees it; undefined when no name is known. */
   readonly path: Buffer | undefined
   /** Set when that lies on OLD. */
   readonly inode: HeldInode | undefined

@@ -4,19 +4,17 @@
 // The phases of every program, which all threads of the job go through together:
 //   open     each description that this table owns is opened under a temporary number, at NEW
 //   receive  descriptions that another table or the tracer opened arrive through a socket pair
-//   set      offset, status flags and locks of each new description are those of the old one
-//   watch    inotify instances get their watches; by then nothing touches the files at NEW any more
+//   set      offset, status flags and locks of each new description are those of the old one; after it the tracer gives the new
+//            inotify instances their watches (watch-again.ts)
 //   commit   the old description is kept under a temporary number, the new one takes its place in every fd; root and
 //            working directory; then the locks that belong to the process and not to a description
 //   finish   temporary numbers are closed. Nothing is undone from here on, and nothing here can matter if it fails.
 
 import type { HeldInode } from '../job/snapshot.js'
-import { below } from '../job/storage.js'
 import { fileFlags, openFlags, statusFlags } from './file-flags.js'
 import { hasOffset, isDirectory, kindOf } from './inode-kind.js'
 import type { Description, JobPlan, Unit } from './job-plan.js'
 import {
-  addWatches,
   changeRoot,
   copySignalling,
   epollEvent,
@@ -34,7 +32,7 @@ import {
 import type { Argument, Program } from './program.js'
 import { Builder } from './program-builder.js'
 
-export const phases = ['open', 'receive', 'set', 'watch', 'commit', 'finish'] as const
+export const phases = ['open', 'receive', 'set', 'commit', 'finish'] as const
 export type Phase = (typeof phases)[number]
 
 /** A compiled unit: `ends[i]` is the number of operations that phases up to `phases[i]` hold. */
@@ -48,24 +46,19 @@ export type UnitProgram = {
   readonly receives: readonly Passed[]
   /** Operations that opened a description which others receive: index in the program. */
   readonly opens: ReadonlyMap<number, number>
-  /** Of each inotify instance that this unit makes: watch descriptors that were used and given up again. */
-  readonly unused: ReadonlyMap<number, readonly number[]>
   /** The fds to map through, by the id of their description. */
   readonly mapped: ReadonlyMap<number, Argument>
   /** Operations that read the offset of a description that this unit owns: index in the program. */
   readonly offsets: ReadonlyMap<number, number>
 }
 
-/** Something that the tracer hands to a table: a description, or a directory to step into; `new` is NEW itself. */
+/** Something that the tracer hands to a table: a description, or a directory to step into. */
 export type Passed =
   | { readonly kind: 'description'; readonly id: number }
   | { readonly kind: 'directory'; readonly key: string }
-  | { readonly kind: 'new' }
 
 /** What compiling needs to know beyond the plan. */
 export type CompileOptions = {
-  /** NEW itself, absolute. */
-  readonly to: Buffer
   /** Absolute path at NEW of an inode, by the name that it is known by at OLD where it has several; undefined when it has none there. */
   readonly pathOf: (inode: Pick<HeldInode, 'key' | 'relative'>) => Buffer | undefined
   /** Descriptions that the tracer must open: their owner may not, or cannot name them. */
@@ -118,15 +111,6 @@ export function compileJob(plan: JobPlan, options: CompileOptions): UnitProgram[
   return plan.units.map((unit) => compileUnit(unit, units, plan.descriptions, options))
 }
 
-/** What stands for NEW among the keys of directories. */
-const theNew = ''
-
-/** A path at NEW, from there. */
-function fromNew(to: Buffer, path: Buffer | undefined): Buffer | undefined {
-  const relative = path && below(to, path)
-  return relative?.length === 0 ? Buffer.from('.') : relative
-}
-
 function compileUnit(
   unit: Unit,
   units: ReadonlyMap<number, Unit>,
@@ -175,9 +159,6 @@ function compileUnit(
   if (cwd && cwdPath && !directories.includes(cwd.key))
     stepInto.set(cwd.key, openInTarget(builder, cwdPath, fileFlags.O_PATH | fileFlags.O_DIRECTORY))
   for (const key of directories) receives.push({ kind: 'directory', key })
-  const watchesFromNew =
-    !unit.sameView && own.some(({ owner, watches }) => owner.tid === unit.tid && watches.some(({ inode }) => inode))
-  if (watchesFromNew) receives.push({ kind: 'new' })
   const channel = receives.length > 0 ? openChannel(builder) : undefined
   builder.endPhase()
 
@@ -185,7 +166,7 @@ function compileUnit(
   const received = channel === undefined ? [] : receiveAll(builder, channel, receives.length)
   for (const [index, passed] of receives.entries()) {
     if (passed.kind === 'description') fresh.set(passed.id, received[index]!)
-    else stepInto.set(passed.kind === 'directory' ? passed.key : theNew, received[index]!)
+    else stepInto.set(passed.key, received[index]!)
   }
   builder.endPhase()
 
@@ -205,25 +186,8 @@ function compileUnit(
   }
   builder.endPhase()
 
-  // watch
-  const kept: Argument[] = []
-  const unused = new Map<number, readonly number[]>()
-  const addAll = (pathOf: CompileOptions['pathOf']) => {
-    for (const { id, owner, watches } of own)
-      if (owner.tid === unit.tid && watches.length > 0)
-        unused.set(id, addWatches(builder, fresh.get(id)!, watches, pathOf))
-  }
-  if (watchesFromNew) {
-    // It cannot come to NEW by a path of ours: it steps into NEW for that.
-    const here = openInTarget(builder, Buffer.from('.'), fileFlags.O_PATH | fileFlags.O_DIRECTORY)
-    kept.push(here)
-    builder.add('fchdir', [stepInto.get(theNew)!], { undo: { syscall: 'fchdir', args: [here] } })
-    addAll((inode) => fromNew(options.to, options.pathOf(inode)))
-    builder.add('fchdir', [here])
-  } else addAll(options.pathOf)
-  builder.endPhase()
-
   // commit
+  const kept: Argument[] = []
   const closed = new Set<number>()
   const closeTemporary = (id: number) => {
     if (!closed.has(id)) builder.add('close', [fresh.get(id)!], { expect: 'any' })
@@ -294,7 +258,6 @@ function compileUnit(
     receives,
     opens,
     offsets,
-    unused,
     mapped: new Map(own.flatMap(({ id, role }) => (role === undefined ? [] : [[id, fresh.get(id)!]]))),
   }
 }

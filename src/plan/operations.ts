@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // What a program is made of: each function adds the operations for one purpose, with those that take them back.
-import type { HeldInode, HeldWatch } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
 import { fileFlags } from './file-flags.js'
 import type { Unit } from './job-plan.js'
@@ -8,7 +7,6 @@ import type { Argument, Undo } from './program.js'
 import type { Builder } from './program-builder.js'
 
 const AT_FDCWD = -100
-const IN_MOVE_SELF = 0x800
 const RLIMIT_NOFILE = 7
 const F_SETSIG = 10
 const F_GETSIG = 11
@@ -114,35 +112,6 @@ export function openInotify(builder: Builder, flags: number): Argument {
   return builder.add('inotify_init1', [(flags & fileFlags.O_NONBLOCK) | fileFlags.O_CLOEXEC], {
     undo: { syscall: 'close', args: [result] },
   })
-}
-
-/**
- * Adds watches so that each gets the number it had: an instance counts from 1 on and never uses a number twice. Numbers
- * in between are taken by a watch that is given up at once; yields them, because each leaves an IN_IGNORED in the queue.
- */
-export function addWatches(
-  builder: Builder,
-  instance: Argument,
-  watches: readonly HeldWatch[],
-  pathOf: (inode: HeldInode) => Buffer | undefined,
-): readonly number[] {
-  const unused: number[] = []
-  const nothing = builder.path(Buffer.from('/proc'))
-  let next = 1
-  for (const { wd, mask, path, inode } of [...watches].sort((one, other) => one.wd - other.wd)) {
-    for (; next < wd; next++) {
-      unused.push(next)
-      builder.add('inotify_add_watch', [instance, nothing, IN_MOVE_SELF], { expect: { equals: next } })
-      builder.add('inotify_rm_watch', [instance, next])
-    }
-    const place = (inode ? pathOf(inode) : path)!
-    builder.add('inotify_add_watch', [instance, builder.path(place), mask], {
-      expect: { equals: wd },
-      note: place.toString(),
-    })
-    next = wd + 1
-  }
-  return unused
 }
 
 /** struct epoll_event of epoll_ctl(2): packed on x86_64 and nowhere else. */

@@ -29,8 +29,6 @@ export const syscallNames = [
   'prctl',
   'prlimit64',
   'inotify_init1',
-  'inotify_add_watch',
-  'inotify_rm_watch',
   'epoll_ctl',
   'pipe2',
   'tee',

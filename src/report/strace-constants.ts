@@ -138,26 +138,6 @@ export const closeRangeFlags: Flags = [
   [4, 'CLOSE_RANGE_CLOEXEC'],
 ]
 export const cloexec: Flags = [[1, 'FD_CLOEXEC']]
-export const inotifyMask: Flags = [
-  [0x001, 'IN_ACCESS'],
-  [0x002, 'IN_MODIFY'],
-  [0x004, 'IN_ATTRIB'],
-  [0x008, 'IN_CLOSE_WRITE'],
-  [0x010, 'IN_CLOSE_NOWRITE'],
-  [0x020, 'IN_OPEN'],
-  [0x040, 'IN_MOVED_FROM'],
-  [0x080, 'IN_MOVED_TO'],
-  [0x100, 'IN_CREATE'],
-  [0x200, 'IN_DELETE'],
-  [0x400, 'IN_DELETE_SELF'],
-  [0x800, 'IN_MOVE_SELF'],
-  [0x01000000, 'IN_ONLYDIR'],
-  [0x02000000, 'IN_DONT_FOLLOW'],
-  [0x04000000, 'IN_EXCL_UNLINK'],
-  [0x10000000, 'IN_MASK_CREATE'],
-  [0x20000000, 'IN_MASK_ADD'],
-  [0x80000000, 'IN_ONESHOT'],
-]
 export const epollOperations: Names = { 1: 'EPOLL_CTL_ADD', 2: 'EPOLL_CTL_DEL', 3: 'EPOLL_CTL_MOD' }
 export const spliceFlags: Flags = [
   [1, 'SPLICE_F_MOVE'],

@@ -75,7 +75,7 @@ export function prepare(
   const plan = planJob(snapshot)
   const theirs = plan.descriptions.filter(({ owner }) => hiddenFrom.has(owner.tid))
   const openedByTracer = new Set(theirs.map(({ id }) => id))
-  const programs = compileJob(plan, { to: views.to, pathOf: pathOf(staged), openedByTracer, hidden, hiddenFrom })
+  const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden, hiddenFrom })
   for (const { tid, sameView } of plan.units) if (!sameView) views.of(tid) // looked for before the pause, mostly
   const before = mayAsk && countFds(plan) >= worthAsking ? expectedBefore(plan) : []
   const looks = new Map(before.map(({ tid, fds }) => [tid, fds]))

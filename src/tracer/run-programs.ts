@@ -8,7 +8,7 @@ import { passedFds } from '../job/passed-fds.js'
 import { native, type Session } from '../native.js'
 import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
-import type { JobPlan, Unit } from '../plan/job-plan.js'
+import type { Description, JobPlan, Unit } from '../plan/job-plan.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
@@ -16,6 +16,7 @@ import { isAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prep
 import { openOld, remapAll } from './remap.js'
 import type { Ahead } from './run-ahead.js'
 import { callDeadlineUs, load, must, runAll, runAllAndLook, runPhase } from './run-phases.js'
+import { watchAgain } from './watch-again.js'
 
 const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
 
@@ -67,12 +68,9 @@ export function runUntilCommitted(
     for (const one of programs) {
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)
-      const sent = one.receives.map((passed) => {
-        if (passed.kind === 'description') return ours(passed.id)
-        return passed.kind === 'directory'
-          ? directory(passed.key, one.unit)
-          : (views.of(one.unit.tid) ?? destination.root)
-      })
+      const sent = one.receives.map((passed) =>
+        passed.kind === 'directory' ? directory(passed.key, one.unit) : ours(passed.id),
+      )
       session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
       must(runPhase(session, one, 'receive'))
     }
@@ -92,13 +90,21 @@ export function runUntilCommitted(
     fillFifos(session, plan, fifos)
     // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
     destination.seal(prepared.mayStayOpen)
-    for (const outcome of runAll(session, programs, 'watch')) must(outcome)
-    checkWatchers(session, plan, programs, opened)
+    for (const watcher of prepared.watchers) {
+      count(session, 'inotify_add_watch')
+      watchAgain(session, watcher, freshOf(watcher), staged)
+    }
     checkDeadline(deadlineUs)
     session.shelter()
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
     for (const outcome of runAllAndLook(session, programs, 'commit', meanwhile)) must(outcome)
     return undefined
+
+    /** The number that a description has for now, where its owner has opened it. */
+    function freshOf({ id, owner }: Description): number {
+      const { opens } = programs.find(({ unit }) => unit.tid === owner.tid)!
+      return Number(opened.get(owner.tid)![opens.get(id)!])
+    }
 
     /** Our fd on a new description. */
     function ours(id: number): number {
@@ -184,8 +190,6 @@ function fillFifos(session: Session, { descriptions }: JobPlan, fifos: ReadonlyM
   }
 }
 
-const IN_IGNORED = 0x8000
-
 /** The queue of an inotify instance cannot be moved: it must be empty. Throws NotYet. */
 export function checkQueues(session: Session, { watchers }: Pick<Prepared, 'watchers'>): void {
   for (const { owner } of watchers) {
@@ -227,35 +231,6 @@ export function checkReaders({ staged, sources }: SwitchTools, { directories }: 
       throw new NotYet(message, 'a directory had to be read to its end first', { isOver, soonOrNever: true, code })
     } finally {
       closeSync(fresh)
-    }
-  }
-}
-
-/** A new inotify instance holds no more than a word on each watch descriptor that was given up, which is taken out. */
-function checkWatchers(
-  session: Session,
-  { descriptions }: JobPlan,
-  programs: readonly UnitProgram[],
-  opened: ReadonlyMap<number, BigInt64Array>,
-): void {
-  for (const { unit, unused, opens } of programs) {
-    for (const [id, numbers] of unused) {
-      const { owner } = descriptions.find((one) => one.id === id)!
-      const changed = (what: string) =>
-        new FdmoveError(
-          'ERR_FDMOVE_CHANGED',
-          `process ${unit.pid}: inotify fd ${owner.fd} ${what}; try again when it is idle`,
-          {
-            pid: unit.pid,
-          },
-        )
-      if (session.queuedBytes(owner.tid, owner.fd) > 0) throw changed('had an event just now')
-      const fresh = Number(opened.get(unit.tid)![opens.get(id)!])
-      const events = session.readQueued(unit.tid, fresh)
-      for (let at = 0; at < events.length; at += 16 + events.readUInt32LE(at + 12)) {
-        const ignored = (events.readUInt32LE(at + 4) & IN_IGNORED) !== 0 && numbers.includes(events.readInt32LE(at))
-        if (!ignored) throw changed('had an event in the middle of the move')
-      }
     }
   }
 }

@@ -15,11 +15,6 @@ export class Views {
     this.#to = to
   }
 
-  /** NEW as we see it. */
-  get to(): Buffer {
-    return this.#to.path
-  }
-
   /** Our fd on NEW as a thread sees it; undefined where it has no mount of it, or none that does what ours does. */
   of(tid: number): number | undefined {
     try {

@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Jobs that live among other mounts than fdmove does, or fdmove among others than they.
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { tryMove } from '../helpers/move.js'
@@ -95,6 +104,28 @@ test('a job that has something else mounted where NEW is gets its files all the 
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another')
 })
 
+test('a job that has something else mounted where NEW is watches the files at NEW, from wherever it stands', async ({
+  storage,
+  dirs,
+  spawnProgram,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  for (const { path } of [old, fresh]) mkdirSync(`${path}/data`)
+  writeFileSync(`${old.path}/data/log`, '')
+  writeFileSync(`${dirs.old}/log`, 'of another')
+  mkdirSync(`${dirs.new}/closed`, { mode: 0o700 })
+  const mounts = `mount --bind ${dirs.old} ${fresh.path}/data; cd ${dirs.new}/closed`
+  const start = `${mounts}; exec ${compileTarget('told')} as=65534 ${old.path}/data/log`
+  const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+  expect(await target.nextLine()).toBe('ready')
+  const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
+  expect(exitCode, stderr).toBe(0)
+  writeFileSync(`${dirs.old}/log`, 'of another still')
+  expect(await target.send('told')).toBe('nothing')
+  writeFileSync(`${fresh.path}/data/log`, 'mine')
+  expect(await target.send('told')).toMatch(/^2:/)
+})
+
 for (const place of ['mount namespace', 'root directory'])
   test(`watches of inotify are moved in another ${place}, also beside some on other storages`, async ({
     storage,
@@ -120,6 +151,11 @@ for (const place of ['mount namespace', 'root directory'])
     const printedIs = (text: string) => until(`tail has printed ${text}`, () => readFileSync(printed, 'utf8') === text)
     await printedIs('first\nother\n')
     await until('tail watches', () => watches(target.pid).length > 3)
+    // A number of a watch that is not used any more.
+    rmSync(`${old.path}/log`)
+    writeFileSync(`${old.path}/log`, 'rotated\n')
+    await printedIs('first\nother\nrotated\n')
+    await until('tail watches again', () => watches(target.pid).length > 3)
     const before = watches(target.pid)
 
     const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
@@ -127,7 +163,7 @@ for (const place of ['mount namespace', 'root directory'])
     expect(watches(target.pid)).toEqual(before)
     expect(readlinkSync(`/proc/${target.pid}/cwd`)).toBe(root)
     appendFileSync(`${fresh.path}/log`, 'second\n')
-    await printedIs('first\nother\nsecond\n')
+    await printedIs('first\nother\nrotated\nsecond\n')
     appendFileSync(`/proc/${target.pid}/root/tmp/other`, 'more\n')
-    await printedIs('first\nother\nsecond\nmore\n')
+    await printedIs('first\nother\nrotated\nsecond\nmore\n')
   })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A queue of inotify cannot be moved. Where events wait in it, the job is let go to read them.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, lchownSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { findProgram } from '../helpers/find-program.js'
 import { need } from '../helpers/skip.js'
 import { compileTarget } from '../helpers/target.js'
@@ -108,6 +108,44 @@ test('what a move has replaced is back, in its place, when it fails at last', as
   expect(readdirSync(`${to.path}/d`).sort()).toEqual(['log', 'other'])
   for (const name of ['log', 'other']) expect(readFileSync(`${to.path}/d/${name}`, 'utf8')).toBe('was there')
   expect(await target.send('check')).toBe('ok')
+})
+
+test('a symbolic link that is watched itself is watched at NEW, and not what it leads to', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  const [old, to] = [await storage('ext4'), await storage('ext4')]
+  writeFileSync(`${old.path}/file`, '')
+  symlinkSync('file', `${old.path}/link`)
+  symlinkSync('nowhere', `${old.path}/broken`)
+  const target = await spawnTarget('told', `${old.path}/link`, `${old.path}/broken`, `${old.path}/file`)
+  const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  await old.umount()
+  expect(await target.send('told')).toBe('nothing')
+  for (const name of ['link', 'broken']) lchownSync(`${to.path}/${name}`, 1, 1)
+  expect(await target.send('told')).toBe('4: 4:')
+  writeFileSync(`${to.path}/file`, 'more')
+  expect(await target.send('told')).toMatch(/^2:/)
+})
+
+test('what a job could not watch by now, having become another user, is watched at NEW as well', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root becomes another user')
+  const [old, to] = [await storage('ext4'), await storage('ext4')]
+  writeFileSync(`${old.path}/secret`, '', { mode: 0o600 })
+  chmodSync(to.path, 0o700)
+  const target = await spawnTarget('told', 'as=65534', `${old.path}/secret`)
+  const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s')
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  await old.umount()
+  writeFileSync(`${to.path}/secret`, 'more')
+  expect(await target.send('told')).toMatch(/^2:/)
 })
 
 for (const type of ['ext4', 'xfs', 'btrfs'] as const) {
