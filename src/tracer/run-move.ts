@@ -34,7 +34,7 @@ import { checkNumberOfMappings } from './remap.js'
 import { openSources, stageMore } from './staging.js'
 import { switchOver, type Thread } from './switch-over.js'
 import { takeTurn } from './turn.js'
-import { Views } from './views.js'
+import { Views, waysOut } from './views.js'
 
 /** Moves. Throws an FdmoveError; the job is then as it was, unless its `targetChanged` says otherwise. */
 export async function runMove(request: MoveRequest): Promise<MoveResult> {
@@ -164,6 +164,7 @@ async function moveWith(
       hidden,
       views,
     })
+    const led = waysOut(prepared.plan, prepared.snapshot, views)
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()
     const { estimatedUs: estimatedSettleUs } = await destination.refresh()
@@ -197,7 +198,7 @@ async function moveWith(
     destination.letGo()
     calmDown()
     for (const text of session.notes()) tell({ kind: 'note', text })
-    const notes = [...outcome.notes, ...destination.notes()]
+    const notes = [...outcome.notes, ...led, ...destination.notes()]
     const leftInTree = destination.leftInTree()
     const strangers = destination.strangers()
     destination.finish()

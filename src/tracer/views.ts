@@ -3,7 +3,10 @@
 // handed over lies on the mount that it was opened through, and one of ours is no place that the job could come to: its working directory would
 // show as unreachable (getcwd(2)), and the file system would stay in use after an umount of all that anybody sees.
 import { closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs'
+import type { JobSnapshot } from '../job/snapshot.js'
 import { below, joinPath, type MountTable, readMountTable, type Storage } from '../job/storage.js'
+import { isDirectory } from '../plan/inode-kind.js'
+import type { JobPlan, Unit } from '../plan/job-plan.js'
 import type { Mount } from '../proc/index.js'
 
 /** Our fds on NEW, by mount namespace and root directory. */
@@ -60,6 +63,26 @@ export class Views {
     closeSync(fd)
     return undefined
   }
+}
+
+/**
+ * Who will have a directory on a mount of ours, for want of one that it sees itself: `..` leads from there to all that lies around NEW, out of
+ * a container or a root directory. Warnings, for people.
+ */
+export function waysOut({ units, descriptions }: JobPlan, { processes }: JobSnapshot, views: Views): string[] {
+  const holds = ({ tid, workplace }: Unit) =>
+    workplace?.cwd !== undefined ||
+    descriptions.some(
+      ({ inode, members }) =>
+        inode !== undefined && isDirectory(inode.mode) && members.some((member) => member.tid === tid),
+    )
+  const led = units.filter(
+    (unit) => !unit.sameView && unit.workplace?.root === undefined && holds(unit) && views.of(unit.tid) === undefined,
+  )
+  return [...new Set(led.map(({ pid }) => pid))].map((pid) => {
+    const comm = processes.find((one) => one.pid === pid)?.comm ?? ''
+    return `process ${pid} (${comm}) sees NEW nowhere among its own mounts, and holds directories there: by '..' it may come from these to what lies around NEW, out of its container or root directory; where that must not be, undo this, let it see NEW (a volume, a bind mount), and move it again`
+  })
 }
 
 /** Where a directory may be seen in another mount namespace, the same path first. */

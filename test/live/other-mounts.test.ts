@@ -104,6 +104,21 @@ test('a job that has something else mounted where NEW is gets its files all the 
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another')
 })
 
+for (const sees of [true, false])
+  test(`a job that ${sees ? 'sees' : 'does not see'} NEW is ${sees ? 'not ' : ''}warned of for where '..' leads from its directory`, async ({
+    storage,
+    spawnProgram,
+  }) => {
+    const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+    const start = `${sees ? '' : `umount ${fresh.path};`} cd ${old.path}; exec ${compileTarget('hold')}`
+    const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+    expect(await target.nextLine()).toBe('ready')
+    const { exitCode, stderr, json } = await tryMove(target.pid, { old: old.path, new: fresh.path })
+    expect(exitCode, stderr).toBe(0)
+    const led = json.warnings.filter((text: string) => text.includes("by '..' it may come"))
+    expect(led.length).toBe(sees ? 0 : 1)
+  })
+
 test('a job that has something else mounted where NEW is watches the files at NEW, from wherever it stands', async ({
   storage,
   dirs,
