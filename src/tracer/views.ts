@@ -95,7 +95,9 @@ function placesOf({ path, mount, inner }: Storage, table: MountTable): readonly 
   return places.sort((one, another) => Number(another.equals(path)) - Number(one.equals(path)))
 }
 
-/** Whether what is done through one mount can be done through the other. */
+/** Whether what is done through one mount can be done through the other, by the same owners: an idmapped one has others. */
 function allowsWhat(mount: Mount, other: Mount): boolean {
-  return ['ro', 'noexec', 'nodev'].every((limit) => mount.options.includes(limit) || !other.options.includes(limit))
+  return limits.every((limit) => mount.options.includes(limit) || !other.options.includes(limit))
 }
+
+const limits = ['ro', 'noexec', 'nodev', 'nosymfollow', 'idmapped']

@@ -7,6 +7,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -14,6 +15,7 @@ import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
 import { tryMove } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
+import { need } from '../helpers/skip.js'
 import { compileTarget } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
 
@@ -102,6 +104,26 @@ test('a job that has something else mounted where NEW is gets its files all the 
   expect(readFileSync(`${fresh.path}/data/log`, 'utf8')).toBe('mine')
   expect(readdirSync(`${fresh.path}/data`).sort()).toEqual(['here', 'log'])
   expect(readFileSync(`${dirs.old}/log`, 'utf8')).toBe('of another')
+})
+
+test('a job that sees NEW by an idmapped mount only does not get it there, where it would own nothing', async ({
+  storage,
+  dirs,
+  spawnProgram,
+  skip,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const idmapped = [compileTarget('idmapped'), fresh.path, `${dirs.new}/shown`, '100000']
+  mkdirSync(`${dirs.new}/shown`)
+  const made = await execa('unshare', [...privately, ...idmapped], { reject: false })
+  need({ skip }, 'idmapped mounts', made.exitCode === 0, 'Linux 5.12 and a file system that allows them')
+  const start = `${idmapped.join(' ')}; umount ${fresh.path}; cd ${old.path}; exec ${compileTarget('hold')}`
+  const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+  expect(await target.nextLine()).toBe('ready')
+  const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
+  expect(exitCode, stderr).toBe(0)
+  await target.send('open wo,creat here 11')
+  expect(statSync(`${fresh.path}/here`).uid).toBe(process.getuid?.())
 })
 
 for (const sees of [true, false])
