@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: MIT
 // What a move cannot change, because it is in the memory of the job: paths and inode numbers that it remembers.
 import { closeSync, constants, readFileSync, readSync } from 'node:fs'
+import type { MoveOptions } from '../options.js'
 import { openKnown } from './open-known.js'
 import type { JobSnapshot } from './snapshot.js'
 import { joinPath, type Storage } from './storage.js'
 
-/** For people; nothing here keeps a job from being moved. */
-export function warningsFor(from: Storage, snapshot: JobSnapshot): string[] {
+/**
+ * For people; nothing here keeps a job from being moved. `leave` is what OLD's path leads to afterwards: to NEW, where the paths that are
+ * remembered lead to the right files, and the inode numbers are wrong all the same.
+ */
+export function warningsFor(from: Storage, snapshot: JobSnapshot, leave: Leave = 'nothing'): string[] {
+  const paths = leave === 'nothing' ? rememberedPaths(from, snapshot) : []
+  return [...paths, ...sqliteDatabases(from, snapshot), ...dovecotLogs(from, snapshot)]
+}
+
+type Leave = NonNullable<MoveOptions['leave']>
+
+function rememberedPaths(from: Storage, snapshot: JobSnapshot): string[] {
   const advice = `leave something in the old place (--leave symlink or --leave bind) for what it opens by name later`
-  const remembering = snapshot.processes.flatMap(({ pid, comm }) => {
+  return snapshot.processes.flatMap(({ pid, comm }) => {
     const places = [
       { name: 'its arguments', file: 'cmdline' },
       { name: 'its environment', file: 'environ' },
     ].filter(({ file }) => mentions(`/proc/${pid}/${file}`, from.path))
     return places.map(({ name }) => `process ${pid} (${comm}) names ${from.path.toString()} in ${name}: ${advice}`)
   })
-  return [...remembering, ...sqliteJournals(from, snapshot), ...dovecotLogs(from, snapshot)]
 }
 
 function mentions(file: string, path: Buffer): boolean {
@@ -35,35 +45,52 @@ function mentions(file: string, path: Buffer): boolean {
 const sqliteMagic = Buffer.from('SQLite format 3\0')
 
 /**
- * sqlite in a rollback journal mode compares the inode of the name with that of its fd and turns read-only when they
- * differ (os_unix.c, verifyDbFile). Bytes 18 and 19 of the file are 1 then, and 2 in WAL mode.
+ * sqlite knows a file by its device and inode number (os_unix.c, findInodeInfo), as POSIX locks keep no two connections of one process
+ * apart. One that is opened after the move takes the file for another one: it finds no lock of those opened before, and makes the index
+ * of the WAL anew; closed as the last one that it knows of, it removes the WAL, to which the others go on committing. In a rollback
+ * journal mode the inode of the name is compared with that of the fd, and the database is read-only when they differ (fileHasMoved).
+ * Bytes 18 and 19 of the file are 1 then, and 2 in WAL mode.
  */
-function sqliteJournals(from: Storage, snapshot: JobSnapshot): string[] {
-  const seen = new Set<string>()
-  const warnings: string[] = []
+function sqliteDatabases(from: Storage, snapshot: JobSnapshot): string[] {
+  const journals = new Map<string, 'rollback' | 'wal' | undefined>()
+  const warnings = new Set<string>()
   for (const { tid, pid, held } of snapshot.tables) {
     for (const { fd, inode, locks } of held) {
       if (locks.some(({ kind }) => kind === 'lease')) continue // opening it would break the lease
-      if (seen.has(inode.key) || (inode.mode & constants.S_IFMT) !== constants.S_IFREG || inode.size < 100n) continue
-      seen.add(inode.key)
-      const header = Buffer.alloc(20)
-      try {
-        const file = openKnown(`/proc/${tid}/fd/${fd}`, inode.key, constants.O_RDONLY | constants.O_NONBLOCK)
-        if (file === undefined) continue
-        readSync(file, header, 0, header.length, 0)
-        closeSync(file)
-      } catch {
-        continue
-      }
-      if (!header.subarray(0, 16).equals(sqliteMagic) || header[18] !== 1) continue
-      const path = joinPath(from.path, inode.relative).toString()
-      warnings.push(
-        `process ${pid} has the sqlite database ${path} open in a rollback journal mode, and sqlite remembers its inode: ` +
-          'it may turn read-only until it is opened again; use --leave, or switch it to WAL first (PRAGMA journal_mode=WAL)',
+      if ((inode.mode & constants.S_IFMT) !== constants.S_IFREG || inode.size < 100n) continue
+      if (!journals.has(inode.key)) journals.set(inode.key, journalOf(`/proc/${tid}/fd/${fd}`, inode.key))
+      const journal = journals.get(inode.key)
+      if (journal === undefined) continue
+      const database = `process ${pid} has the sqlite database ${joinPath(from.path, inode.relative).toString()} open`
+      warnings.add(
+        journal === 'rollback'
+          ? `${database} in a rollback journal mode, and sqlite remembers its inode: when its path leads to NEW, it is read-only ` +
+              'for this process until it has closed and opened it again; switch it to WAL first (PRAGMA journal_mode=WAL)'
+          : `${database}, and sqlite knows files by their inodes: a connection that this process opens after the move and those that ` +
+              'it has now do not see each other, and what they commit may be lost; let it close all of them before it opens another one, ' +
+              'or move it while it has none',
       )
     }
   }
-  return warnings
+  return [...warnings]
+}
+
+/** What a file that is a database of sqlite has; undefined for others, and where it cannot be told. */
+function journalOf(path: string, key: string): 'rollback' | 'wal' | undefined {
+  const header = Buffer.alloc(20)
+  try {
+    const file = openKnown(path, key, constants.O_RDONLY | constants.O_NONBLOCK)
+    if (file === undefined) return undefined
+    try {
+      readSync(file, header, 0, header.length, 0)
+    } finally {
+      closeSync(file)
+    }
+  } catch {
+    return undefined
+  }
+  if (!header.subarray(0, sqliteMagic.length).equals(sqliteMagic)) return undefined
+  return header[18] === 1 ? 'rollback' : 'wal'
 }
 
 /**

@@ -50,8 +50,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
     code: 'ERR_FDMOVE_HOLD',
     ...one,
   }))
-  const remembered = request.leave === undefined || request.leave === 'nothing' ? warningsFor(from, snapshot) : []
-  const warnings = [...remembered, ...passed.warnings]
+  const warnings = [...warningsFor(from, snapshot, request.leave), ...passed.warnings]
   const refusals = [...plan.refusals, ...inFlight, ...noexecRefusals(plan.remaps, to.mount.options)]
   return { from, to, reader, pids, snapshot, warnings, plan: { ...plan, refusals } }
 }

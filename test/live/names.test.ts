@@ -311,3 +311,25 @@ test('a mail session of Dovecot, which knows its index logs by their inodes, is 
   const another = await spawnTarget('hold', `open rw ${dirs.old}/mail/other.index.log 10`)
   expect((await move(another.pid, dirs)).json.warnings.join('\n')).not.toContain('Dovecot')
 })
+
+for (const leave of ['nothing', 'symlink'])
+  test(`what knows files by their inodes is warned about with --leave ${leave}: Dovecot, sqlite in both of its modes`, async ({
+    dirs,
+    spawnTarget,
+  }) => {
+    const database = (journal: number) =>
+      Buffer.concat([Buffer.from('SQLite format 3\0\x10\0'), Buffer.alloc(100, journal)])
+    writeFileSync(`${dirs.old}/rollback`, database(1))
+    writeFileSync(`${dirs.old}/wal`, database(2))
+    writeFileSync(`${dirs.old}/other`, Buffer.alloc(120, 1))
+    writeFileSync(`${dirs.old}/dovecot.index.log`, 'log')
+    const names = ['rollback', 'wal', 'other', 'dovecot.index.log']
+    const opens = names.map((name, index) => `open rw ${dirs.old}/${name} ${index + 10}`)
+    const target = await spawnTarget('hold', ...opens, 'dup 11 20')
+    const { json } = await move(target.pid, dirs, ['--leave', leave])
+    const aboutInodes = json.warnings.filter((text: string) => /inode/.test(text))
+    expect(aboutInodes).toHaveLength(3)
+    expect(aboutInodes.join('\n')).toMatch(
+      /old\/rollback open in a rollback .*read-only.*old\/wal open, .*lost.*Dovecot/s,
+    )
+  })
