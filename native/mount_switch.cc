@@ -114,8 +114,8 @@ void remove_directory(const char* space, const char* aside) {
   umount2(parent_of(aside).text, UMOUNT_NOFOLLOW);  // as long as something else is aside there, it is busy
 }
 
-Answer replace(const char* space, const char* point, const char* aside, const char* with) {
-  UniqueFd tree(open_tree(with));
+Answer replace(const char* space, const char* point, const char* aside, const char* with, const char* made) {
+  UniqueFd tree(*made == 0 ? open_tree(with) : open(made, O_PATH | O_CLOEXEC));
   if (!tree.valid()) return failed("open_tree");
   if (!enter(space)) return failed("setns");
   if (!make_directories(aside)) return failed("mkdir");
@@ -161,10 +161,18 @@ Status to_status(Result<Answer> answer, const std::string& point) {
 }  // namespace
 
 Status replace_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,
-                     const std::string& replacement, int milliseconds) {
+                     const std::string& replacement, int tree, int milliseconds) {
+  // By a path, as the forked process has none of our fds.
+  std::string made = tree < 0 ? "" : "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(tree);
   return to_status(run_and_read<Answer>(milliseconds,
-                                        [&](int out) { report(out, replace(namespace_path.c_str(), mount_point.c_str(), aside.c_str(), replacement.c_str())); }),
+                                        [&](int out) { report(out, replace(namespace_path.c_str(), mount_point.c_str(), aside.c_str(), replacement.c_str(), made.c_str())); }),
                    mount_point);
+}
+
+Result<int> clone_mount(const std::string& directory) {
+  int tree = open_tree(directory.c_str());
+  if (tree < 0) return kernel_failure("open_tree", 0, directory);
+  return tree;
 }
 
 Status restore_mount(const std::string& namespace_path, const std::string& mount_point, const std::string& aside,

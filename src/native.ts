@@ -408,12 +408,15 @@ export type NativeScan = {
   probeMount(namespacePath: string, mountPoint: Buffer, mountId: number, milliseconds: number): NativeMountProbe
   /** The text of mountinfo as seen from the root of a mount namespace. */
   mountinfoOfNamespace(namespacePath: string, milliseconds: number): Buffer
-  /** A mount is found at `aside` from now on, and `replacement` in its place; native/mount_switch.h. */
+  /** A mount of `directory` that is nowhere yet, as an fd: what is opened through it is where replaceMount() puts it. */
+  cloneMount(directory: Buffer): number
+  /** A mount is found at `aside` from now on, and `replacement` in its place, or `tree` (else -1); native/mount_switch.h. */
   replaceMount(
     namespacePath: string,
     mountPoint: Buffer,
     aside: Buffer,
     replacement: Buffer,
+    tree: number,
     milliseconds: number,
   ): void
   restoreMount(namespacePath: string, mountPoint: Buffer, aside: Buffer, milliseconds: number): void

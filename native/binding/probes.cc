@@ -85,11 +85,18 @@ Napi::Value trial(const Napi::CallbackInfo& info) {
   return object;
 }
 
-/** replaceMount(namespace path or '', mount point, aside, replacement, milliseconds). */
+/** replaceMount(namespace path or '', mount point, aside, replacement, fd of cloneMount or -1, milliseconds). */
 Napi::Value replace(const Napi::CallbackInfo& info) {
-  Status done = replace_mount(to_bytes(info[0]), to_bytes(info[1]), to_bytes(info[2]), to_bytes(info[3]), to_int(info[4]));
+  Status done = replace_mount(to_bytes(info[0]), to_bytes(info[1]), to_bytes(info[2]), to_bytes(info[3]), to_int(info[4]), to_int(info[5]));
   if (!done.ok()) return throw_failure(info.Env(), done.failure());
   return info.Env().Undefined();
+}
+
+/** cloneMount(directory) -> fd. */
+Napi::Value clone(const Napi::CallbackInfo& info) {
+  auto fd = clone_mount(to_bytes(info[0]));
+  if (!fd.ok()) return throw_failure(info.Env(), fd.failure());
+  return Napi::Number::New(info.Env(), *fd);
 }
 
 /** restoreMount(namespace path or '', mount point, aside, milliseconds). */
@@ -105,6 +112,7 @@ void register_probes(Napi::Env env, Napi::Object exports) {
   exports.Set("probeMount", Napi::Function::New(env, probe, "probeMount"));
   exports.Set("mountinfoOfNamespace", Napi::Function::New(env, mountinfo, "mountinfoOfNamespace"));
   exports.Set("replaceMount", Napi::Function::New(env, replace, "replaceMount"));
+  exports.Set("cloneMount", Napi::Function::New(env, clone, "cloneMount"));
   exports.Set("restoreMount", Napi::Function::New(env, restore, "restoreMount"));
   exports.Set("lookupInTime", Napi::Function::New(env, lookup, "lookupInTime"));
   exports.Set("pathOfHandle", Napi::Function::New(env, handle, "pathOfHandle"));

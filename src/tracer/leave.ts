@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What `--leave` puts in the old place, while the job stands still: so that no open by a remembered path falls between.
-import { accessSync, constants, readlinkSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
+import { accessSync, closeSync, constants, readlinkSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
 import { FdmoveError } from '../errors.js'
 import { below, joinPath, mountIdOf, namespaceOf, readMountTable, type Storage } from '../job/storage.js'
 import { native } from '../native.js'
@@ -13,8 +13,11 @@ export type Leave = {
   readonly aside: Buffer
   /** What leads to NEW then is no link: whoever enters it by OLD's path is told that path by getcwd(2). */
   readonly keepsPath: boolean
+  /** Our fd on the mount that is going to be in the old place: what is opened through it is there then. */
+  readonly tree?: number
   apply(): void
   revert(): void
+  close?(): void
 }
 
 const patienceMs = 2000
@@ -51,7 +54,7 @@ export function prepareLeave(
       return leaveSymlink(from.path, to.path)
     case 'bind':
       if (!isMountPoint) throw new FdmoveError('ERR_FDMOVE_LEAVE', `${path} is no mount point; use --leave symlink`)
-      return leaveBind(placesToLeave(from, to.path, pids, Buffer.from(`/run/fdmove/${stamp()}`)))
+      return leaveMade(placesToLeave(from, to.path, pids, Buffer.from(`/run/fdmove/${stamp()}`)), to.path)
     default:
       return kind satisfies never
   }
@@ -172,7 +175,22 @@ type Place = {
   readonly replacement: Buffer
 }
 
-function leaveBind(places: readonly Place[]): Leave {
+/**
+ * The mount for the old place is made already now: links and renames lead from no mount to another (EXDEV), so that what the job goes on with
+ * has to be on the one that its paths lead to.
+ */
+function leaveMade(places: readonly Place[], to: Buffer): Leave {
+  let tree: number
+  try {
+    tree = native.cloneMount(to)
+  } catch (cause) {
+    throw new FdmoveError('ERR_FDMOVE_LEAVE', `${to.toString()}: ${(cause as Error).message}`, { cause })
+  }
+  return { ...leaveBind(places, tree), tree, close: () => closeSync(tree) }
+}
+
+/** @param tree what comes in the first of the places, if that is a mount already; else -1 */
+function leaveBind(places: readonly Place[], tree = -1): Leave {
   const restore = (list: readonly Place[]) => {
     for (const { namespace, mountPoint, aside } of [...list].reverse())
       native.restoreMount(namespace, mountPoint, aside, patienceMs)
@@ -184,10 +202,10 @@ function leaveBind(places: readonly Place[]): Leave {
       const done: Place[] = []
       try {
         for (const place of places) {
-          const { namespace, mountPoint, aside, replacement } = place
+          const { namespace } = place
           // What a namespace gets by propagation from ours is there already.
           if (namespace !== '' && shows(place)) continue
-          replace(namespace, mountPoint, aside, replacement)
+          replace(place, place === places[0] ? tree : -1)
           done.push(place)
         }
       } catch (error) {
@@ -201,9 +219,9 @@ function leaveBind(places: readonly Place[]): Leave {
   }
 }
 
-function replace(namespace: string, mountPoint: Buffer, aside: Buffer, replacement: Buffer): void {
+function replace({ namespace, mountPoint, aside, replacement }: Place, tree: number): void {
   try {
-    native.replaceMount(namespace, mountPoint, aside, replacement, patienceMs)
+    native.replaceMount(namespace, mountPoint, aside, replacement, tree, patienceMs)
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException
     const why =

@@ -73,7 +73,9 @@ export function prepare(
   hiddenFrom: ReadonlySet<number> = new Set(),
 ): Prepared {
   const plan = planJob(snapshot)
-  const theirs = plan.descriptions.filter(({ owner }) => hiddenFrom.has(owner.tid))
+  // A directory is what names are linked and renamed from: it has to be on the mount that OLD's path leads to.
+  const toOld = ({ inode }: Description) => views.atOld !== undefined && inode !== undefined && isDirectory(inode.mode)
+  const theirs = plan.descriptions.filter((one) => hiddenFrom.has(one.owner.tid) || toOld(one))
   const openedByTracer = new Set(theirs.map(({ id }) => id))
   const programs = compileJob(plan, { pathOf: pathOf(staged), openedByTracer, hidden, hiddenFrom })
   for (const { tid, sameView } of plan.units) if (!sameView) views.of(tid) // looked for before the pause, mostly

@@ -137,7 +137,9 @@ async function moveWith(
   let moved = false
   let calmDown = () => {}
   let endTurn = () => {}
-  const views = new Views(job.to)
+  // Who opens a file is remembered by servers only; and gdb hands nothing over that it need not.
+  const mayOpenForAll = limits.cheapCalls && isLocal(job.to.path)
+  const views = new Views(job.to, mayOpenForAll ? leave?.tree : undefined)
   try {
     // What replaces files of a tree does so as soon as it is copied.
     const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
@@ -237,6 +239,7 @@ async function moveWith(
     })
   } finally {
     views.close()
+    leave?.close?.()
     endTurn()
   }
 }

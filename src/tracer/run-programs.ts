@@ -139,13 +139,13 @@ export function runUntilCommitted(
       return fd
     }
 
-    /** On a mount that a process sees itself, where there is one. */
+    /** On a mount that a process sees itself, where there is one; on that which is going to be at OLD's path, where that is made. */
     function openFor({ tid, sameView }: Unit, at: Staged, flags: number): number {
-      const view = sameView ? undefined : views.of(tid)
+      const view = sameView ? views.atOld : views.of(tid)
       if (view === undefined) return openStaged(at, flags, destination.root)
       try {
         if (at.path === null) return native.openSame(view, at.fd, flags)
-        return openStaged({ ...at, path: views.pathFor(tid, at.path) ?? at.path }, flags, view)
+        return openStaged({ ...at, path: views.pathFor(view, at.path) ?? at.path }, flags, view)
       } catch {
         return openStaged(at, flags, destination.root) // its mounts show something else there
       }

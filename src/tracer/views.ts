@@ -13,9 +13,15 @@ import type { Mount } from '../proc/index.js'
 export class Views {
   readonly #to: Storage
   readonly #fds = new Map<string, number | undefined>()
+  /** NEW through the mount that is going to be at OLD's path, for those that see what we see. */
+  readonly atOld: number | undefined
 
-  constructor(to: Storage) {
+  /** @param tree an fd of native.cloneMount() */
+  constructor(to: Storage, tree: number | undefined) {
     this.#to = to
+    // Opened: open_by_handle_at(2) takes no O_PATH.
+    const { O_RDONLY, O_DIRECTORY } = constants
+    this.atOld = tree === undefined ? undefined : openSync(`/proc/self/fd/${tree}/.`, O_RDONLY | O_DIRECTORY)
   }
 
   /** Our fd on NEW as a thread sees it; undefined where it has no mount of it, or none that does what ours does. */
@@ -29,15 +35,15 @@ export class Views {
     }
   }
 
-  /** A path of ours below NEW, through the mounts of a thread; undefined where they do not show it. */
-  pathFor(tid: number, path: Buffer): Buffer | undefined {
-    const fd = this.of(tid)
+  /** A path of ours below NEW, through one of these fds. */
+  pathFor(view: number, path: Buffer): Buffer | undefined {
     const relative = below(this.#to.path, path)
-    if (fd === undefined || relative === undefined) return undefined
-    return joinPath(Buffer.from(`/proc/self/fd/${fd}`), relative.length === 0 ? Buffer.from('.') : relative)
+    if (relative === undefined) return undefined
+    return joinPath(Buffer.from(`/proc/self/fd/${view}`), relative.length === 0 ? Buffer.from('.') : relative)
   }
 
   close(): void {
+    if (this.atOld !== undefined) closeSync(this.atOld)
     for (const fd of this.#fds.values()) if (fd !== undefined) closeSync(fd)
     this.#fds.clear()
   }

@@ -534,6 +534,45 @@ test('with --leave bind the working directory keeps its path, in the mount names
   await keptIn(old.path)
 })
 
+const linker = `
+import os
+directory, nameless, gone = os.open("d", os.O_RDONLY), os.open(".", os.O_TMPFILE | os.O_RDWR), os.open("gone", os.O_CREAT | os.O_RDWR)
+os.unlink("gone")
+path = os.open("d", os.O_PATH)
+print("ready", flush=True)
+input()
+os.write(nameless, b"nameless")
+os.rename("file", "renamed", src_dir_fd=directory)
+os.rename("renamed", "again", dst_dir_fd=path)
+os.link("again", "linked", src_dir_fd=directory)
+os.link(f"/proc/self/fd/{nameless}", "named", src_dir_fd=directory, follow_symlinks=True)
+print(os.readlink(f"/proc/self/fd/{directory}"), open("linked").read(), open("named").read(), flush=True)
+input()
+`
+
+test('with --leave bind the job links and renames between what it has open and what it opens by the old path', async ({
+  storage,
+  dirs,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  const python = findProgram('python3')
+  need({ skip }, 'python3', python !== undefined, 'package python3')
+  const [old, fresh] = [await storage('ext4'), await storage('xfs')]
+  mkdirSync(`${old.path}/d`)
+  writeFileSync(`${old.path}/d/file`, 'content')
+  writeFileSync(`${dirs.old}/linker.py`, linker)
+  const job = await spawnProgram([python!, `${dirs.old}/linker.py`], { cwd: old.path })
+  expect(await job.nextLine()).toBe('ready')
+  const which = ['--from', old.path, '--to', fresh.path, '--pid', job.pid, '--with-tree', '.', '--max-pause', '20s']
+  const { exitCode, stderr, json } = await fdmove(...which, '--leave', 'bind', '--json')
+  expect(exitCode, stderr).toBe(0)
+  await execa('umount', [json.aside!])
+  expect(await job.send('go')).toBe(`${old.path}/d content nameless`)
+  await job.end()
+})
+
 test('--leave bind is refused, and all undone, where the job has the old mount locked by its user namespace', async ({
   dirs,
   storage,
