@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Who is to be moved, and what they hold: the selection, followed to its end, with the plan for it.
 import { findInFlight } from '../job/in-flight.js'
+import { lostRights } from '../job/lost-rights.js'
 import { passedFdsAtLast, unixSockets } from '../job/passed-fds.js'
 import { createJobReader, type JobReader } from '../job/read-job.js'
 import { checkTarget, hasEnded, parentsFirst, selectPids, withDescendants } from '../job/select.js'
@@ -50,7 +51,8 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
     code: 'ERR_FDMOVE_HOLD',
     ...one,
   }))
-  const warnings = [...warningsFor(from, snapshot, request.leave), ...passed.warnings]
+  const remembered = warningsFor(from, snapshot, request.leave)
+  const warnings = [...remembered, ...lostRights(from, to, snapshot), ...passed.warnings]
   const refusals = [...plan.refusals, ...inFlight, ...noexecRefusals(plan.remaps, to.mount.options)]
   return { from, to, reader, pids, snapshot, warnings, plan: { ...plan, refusals } }
 }

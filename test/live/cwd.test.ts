@@ -73,3 +73,24 @@ test('a working directory that its job may not enter any more is named, and the 
   expect(procState(target.pid).cwd).toBe(`${dirs.new}/closed`)
   await target.end()
 })
+
+test('a job that may do less in a directory that was at NEW already is warned about, and one that may do the same is not', async ({
+  dirs,
+  spawnProgram,
+}) => {
+  const nobody = ['/usr/bin/env', 'setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] as const
+  for (const directory of [dirs.old, dirs.new]) mkdirSync(`${directory}/same`, { mode: 0o755 })
+  chmodSync(dirs.old, 0o777)
+  chmodSync(dirs.new, 0o755)
+  const rightsIn = async (directory: string) => {
+    const target = await spawnProgram([...nobody, 'sh', '-c', 'echo ready; read line; read line'], { cwd: directory })
+    expect(await target.nextLine()).toBe('ready')
+    const { json } = await move(target.pid, dirs)
+    return json.warnings.filter((text: string) => text.includes('--reference'))
+  }
+  expect(await rightsIn(dirs.old)).toEqual([
+    expect.stringMatching(new RegExp(`may not do in ${dirs.new} what it may in ${dirs.old}: create\\.`)),
+  ])
+  chmodSync(dirs.new, 0o1777)
+  expect(await rightsIn(`${dirs.old}/same`)).toEqual([])
+})
