@@ -37,7 +37,7 @@ export function lostRights(from: Storage, to: Storage, snapshot: JobSnapshot): s
       const what = lost.map(({ name }) => name).join(', ')
       return [
         `process ${pid} (${comm}) may not do in ${fresh.toString()} what it may in ${old.toString()}: ${what}. It was there already and stays as it is; ` +
-          `give it the same owner and mode (chown --reference=${old.toString()}, chmod --reference=${old.toString()})`,
+          `give it the owner and mode of that: chown ${before.uid}:${before.gid} ${fresh.toString()}; chmod ${(before.mode & 0o7777).toString(8)} ${fresh.toString()}`,
       ]
     })
   })
