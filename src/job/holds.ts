@@ -98,6 +98,7 @@ export function createHoldReader(
     const watches = info.watches.map((watch): HeldWatch => {
       const path = pathOfWatch(watch, patience, viewer)
       const inode = path && watch.device === storage.mount.device ? inodeByPath(path) : undefined
+      if (inode === null) return { wd: watch.wd, mask: watch.mask, path: undefined, inode: undefined }
       return { wd: watch.wd, mask: watch.mask, path, inode }
     })
     if (watches.every(({ path, inode }) => path !== undefined && inode === undefined)) return undefined
@@ -131,11 +132,13 @@ export function createHoldReader(
     return undefined
   }
 
-  /** What a path of ours leads to, when it lies on OLD. */
-  function inodeByPath(path: Buffer): HeldInode | undefined {
+  /** What a path of ours leads to, when it lies on OLD; null where that is gone by now. */
+  function inodeByPath(path: Buffer): HeldInode | undefined | null {
     const found = locate(storage, { path, mountId: storage.mount.id, device: undefined }, ownTable, mounts)
     if (found === undefined) return undefined
-    const { dev, ino, mode, nlink, size, rdev } = lstatSync(path, { bigint: true })
+    const status = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+    if (status === undefined) return null
+    const { dev, ino, mode, nlink, size, rdev } = status
     return {
       key: `${dev}:${ino}`,
       mode: Number(mode),

@@ -250,6 +250,11 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
   }
 }
 
+/** Whether something is watched of which no name is known: a lock file that somebody waits for is watched, and gone a moment later. */
+export function hasLostWatch(tables: JobSnapshot['tables']): boolean {
+  return tables.some(({ inotifies }) => inotifies.some(({ watches }) => watches.some(({ path }) => path === undefined)))
+}
+
 /** How often a job that looks odd is looked at before that is believed. */
 const mostLooks = 10
 
@@ -264,6 +269,7 @@ function isOdd({ obstacles, processes, tables, workplaces }: JobSnapshot): boole
   return (
     obstacles.length > 0 ||
     inodes.some((inode) => inode !== undefined && isStrange(inode)) ||
+    hasLostWatch(tables) ||
     processes.some(({ mappings }) => mappings.some(({ path }) => path === undefined))
   )
 }

@@ -4,7 +4,7 @@ import type { Destination, Staged } from '../copy/contract.js'
 import { FdmoveError } from '../errors.js'
 import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.js'
 import { type UnixSockets, unixSockets } from '../job/passed-fds.js'
-import type { JobReader } from '../job/read-job.js'
+import { hasLostWatch, type JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import type { Session } from '../native.js'
 import { type CompileOptions, compileJob, phases, type UnitProgram } from '../plan/compile.js'
@@ -13,6 +13,7 @@ import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
 import { type Asked, type Expected, expectedBefore, isAsExpected } from './looks.js'
+import { NotYet } from './not-yet.js'
 import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
 import type { Views } from './views.js'
 
@@ -171,6 +172,13 @@ export function planWithIo(
 /** A plan and programs for what the job holds now that it stands. Throws when it cannot be moved like that. */
 export function planAnew(context: SwitchTools, pids: readonly number[], deadlineUs: number): Prepared {
   const snapshot = context.reader.read(pids, 'standing')
+  // Whoever has removed it may still have it open: that is over in a moment, and the watch with it.
+  if (hasLostWatch(snapshot.tables))
+    throw new NotYet(
+      'something is watched that has no name any more; the program must end that watch',
+      'what one of its watches was on had just been removed',
+      { code: 'ERR_FDMOVE_HOLD' },
+    )
   const { plan, io } = planWithIo(context.reader, snapshot)
   context.stageMore(plan, deadlineUs)
   return prepare(context, snapshot, io, unixSockets(pids, snapshot))

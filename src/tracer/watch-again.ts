@@ -29,9 +29,11 @@ export function watchAgain(
     native.addWatches(
       instance,
       wanted.map(({ wd, mask, path, inode }) => {
-        const at = inode && staged.get(inode.key)
-        if (at === undefined) return { wd, mask, path: path! }
-        return { wd, mask, path: pathIn(at, inode!.relative)!, inode: { dev: at.dev, ino: at.ino } }
+        if (inode === undefined) return { wd, mask, path: path! }
+        const at = staged.get(inode.key)
+        const place = at && pathIn(at, inode.relative)
+        if (!place) throw new FdmoveError('ERR_FDMOVE_CHANGED', `what it watches (wd ${wd}) was removed just now`)
+        return { wd, mask, path: place, inode: { dev: at.dev, ino: at.ino } }
       }),
     )
   } catch (error) {

@@ -26,6 +26,24 @@ test('a job that is behind with its inotify events is moved when it has read the
   expect(await target.send('check')).toBe('ok')
 })
 
+test('a job that watches files which are removed a moment later is moved between', async ({
+  storage,
+  spawnTarget,
+  fdmove,
+}) => {
+  let [on, left] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnTarget('dotlocks', on.path)
+  for (let turn = 0; turn < 12; turn++) {
+    const args = ['--from', on.path, '--to', left.path, '--pid', target.pid, '--with-tree', '.', '--overwrite']
+    const moved = await fdmove(...args, '--json', '--max-pause', '2s')
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    expect(await target.send('round')).toBe('ok')
+    ;[on, left] = [left, on]
+  }
+  await left.umount()
+  expect(await target.send('round')).toBe('ok')
+})
+
 test('a job that never reads its inotify events is told of, and is as it was', async ({
   storage,
   spawnTarget,
