@@ -433,6 +433,30 @@ test('undo passes over a process that has ended and that its parent has not coll
   expect(await target.end()).toEqual({ exitCode: 0 })
 })
 
+test('undo of --leave bind moves the watches of a job that may not enter what was set aside', async ({
+  storage,
+  spawnProgram,
+  fdmove,
+  skip,
+}) => {
+  need({ skip }, 'root', process.geteuid!() === 0, 'another user has to be become')
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  for (const { path } of [old, fresh]) for (const one of [dirname(path), path]) chmodSync(one, 0o755)
+  mkdirSync(`${old.path}/watched`)
+  const other = ['/usr/bin/setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] as const
+  const target = await spawnProgram([...other, compileTarget('told'), `${old.path}/watched`], { cwd: '/' })
+  expect(await target.nextLine()).toBe('ready')
+  const manifest = `${dirname(fresh.path)}/manifest`
+  await move(target.pid, { old: old.path, new: fresh.path }, ['--leave', 'bind', '--manifest', manifest])
+  writeFileSync(`${fresh.path}/watched/one`, '')
+  expect(await target.send('told')).toBe('100:one')
+  const undone = await fdmove('undo', manifest, '--max-pause', '20s')
+  expect(undone.exitCode, undone.stderr).toBe(0)
+  writeFileSync(`${old.path}/watched/two`, '')
+  expect(await target.send('told')).toBe('100:two')
+  await fresh.umount()
+})
+
 test('undo is refused where what was set aside is not mounted there any more', async ({
   storage,
   dirs,
