@@ -6,6 +6,7 @@ import { native } from '../native.js'
 import { fromKernelDevice, type Mount, parseMountinfo } from '../proc/index.js'
 import { findAsynchronousIo } from './asynchronous-io.js'
 import { plantedBreakpoints } from './breakpoints.js'
+import { servedByHandle } from './file-handles.js'
 import { type Freezer, frozenCgroup, listFreezers } from './frozen-cgroup.js'
 import { gone } from './gone.js'
 import { lostLocks } from './locked-memory.js'
@@ -32,6 +33,7 @@ export function findInFlight(from: Storage, to: Storage, snapshot: JobSnapshot):
   return [
     ...atRest,
     ...mountsBelowRoots(snapshot),
+    ...servedByHandle(from, snapshot),
     ...pinnedMemory(snapshot),
     ...plantedBreakpoints(snapshot),
     ...memoryShortages(snapshot),

@@ -3,6 +3,7 @@
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -74,6 +75,22 @@ test('a process that is being traced is refused, and the tracer is named', async
   const tree = await tryMove(tracer.pid, dirs, ['--tree'])
   expectRefused(tree, 'ERR_FDMOVE_TRACED')
   expect(tree.json.error).toMatchObject({ pid: child, message: expect.stringContaining(String(tracer.pid)) })
+})
+
+test('a server that knows the files of OLD by their handles is refused, unless it only writes a log there', async ({
+  dirs,
+  spawnProgram,
+}) => {
+  const server = join(dirname(dirs.old), 'ganesha.nfsd')
+  copyFileSync(compileTarget('hold'), server)
+  const exporting = await spawnProgram([server, `open dir ${dirs.old}`], { cwd: '/' })
+  const logging = await spawnProgram([server, `open wo,creat ${dirs.old}/log`], { cwd: '/' })
+  for (const { nextLine } of [exporting, logging]) expect(await nextLine()).toBe('ready')
+  const result = await tryMove(exporting.pid, dirs)
+  expectRefused(result, 'ERR_FDMOVE_HOLD')
+  expect(result.json.error.message).toContain('NFS-Ganesha')
+  await exporting.end()
+  await move(logging.pid, dirs)
 })
 
 test('a 32-bit process is refused and goes on', async ({ dirs, spawnTarget, skip }) => {
