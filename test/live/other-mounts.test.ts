@@ -187,12 +187,13 @@ for (const place of ['mount namespace', 'root directory'])
     const target = await spawnProgram(place === 'mount namespace' ? ['/usr/bin/unshare', ...privately, ...sh] : sh)
     const printedIs = (text: string) => until(`tail has printed ${text}`, () => readFileSync(printed, 'utf8') === text)
     await printedIs('first\nother\n')
-    await until('tail watches', () => watches(target.pid).length > 3)
+    // Two files and their directories, three words of fdinfo each.
+    await until('tail watches', () => watches(target.pid).length === 12)
     // A number of a watch that is not used any more.
     rmSync(`${old.path}/log`)
     writeFileSync(`${old.path}/log`, 'rotated\n')
     await printedIs('first\nother\nrotated\n')
-    await until('tail watches again', () => watches(target.pid).length > 3)
+    await until('tail watches again', () => watches(target.pid).length === 12)
     const before = watches(target.pid)
 
     const { exitCode, stderr } = await tryMove(target.pid, { old: old.path, new: fresh.path })
