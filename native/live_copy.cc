@@ -303,7 +303,11 @@ Status LiveCopy::light_pass(std::vector<Range> changed, bool durable, CopyBuffer
   auto patched = patch(normalized(std::move(changed), now->size), buffers, control);
   if (!patched.ok()) return patched.failure();
   copied_ += *patched;
-  return *patched > 0 && durable && options_.patch ? make_durable() : Status(Done{});
+  // What a large pass took says nothing of a small one, also where that found nothing to write.
+  bool asked = *patched > 0 || sync_was_large_;
+  if (!asked || !durable || !options_.patch) return Done{};
+  sync_was_large_ = false;
+  return make_durable();
 }
 
 Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyControl& control) {
@@ -380,8 +384,9 @@ Status LiveCopy::pass(bool durable, bool clean, CopyBuffers& buffers, CopyContro
   if (written > 0 && options_.patch) {
     auto resized = set_size(now->size);
     if (!resized.ok()) return resized.failure();
-    if (durable) FDMOVE_TRY(make_durable());
   }
+  if ((written > 0 || sync_was_large_) && options_.patch && durable) FDMOVE_TRY(make_durable());
+  sync_was_large_ = written > 0;
   snapshot_ = *now;
   map_ = std::move(map);
   map_known_ = map_known;

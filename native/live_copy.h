@@ -159,6 +159,7 @@ class LiveCopy {
     bool flagged = true;
   } attributes_;
   uint64_t sync_ns_ = 0;
+  bool sync_was_large_ = false;  ///< of a whole pass: the pause will have less
 
   ChangeNotes notes_;
 };

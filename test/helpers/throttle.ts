@@ -18,6 +18,11 @@ export async function throttleWrites(cleanup: Cleanup, pid: number, path: string
   return true
 }
 
+/** The same for what it will write. */
+export async function slowWrites(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
+  return (await throttle(cleanup, pid, path, 'write', bytes)) !== undefined
+}
+
 /** The same for what it will read; there is nothing to wait for yet. */
 export async function throttleReads(cleanup: Cleanup, pid: number, path: string, bytes: number): Promise<boolean> {
   return (await throttle(cleanup, pid, path, 'read', bytes)) !== undefined

@@ -7,8 +7,11 @@ import { openDirtyLog } from '../../src/copy/dirty-log.js'
 import { native } from '../../src/native.js'
 import type { Cleanup } from '../helpers/cleanup.js'
 import { findProgram } from '../helpers/find-program.js'
+import { commandPath } from '../helpers/root.js'
+import { need } from '../helpers/skip.js'
 import type { Storage } from '../helpers/storage.js'
 import { expect, test } from '../helpers/test.js'
+import { slowWrites } from '../helpers/throttle.js'
 
 const page = 4096
 const size = 8 << 20
@@ -114,3 +117,23 @@ for (const type of ['ext4', 'xfs'] as const) {
     })
   }
 }
+
+test('a job that writes what is there already is not kept waiting for by what the whole copy took to become durable', async ({
+  storage,
+  spawnTarget,
+  spawnProgram,
+  cleanup,
+  skip,
+}) => {
+  const [old, to] = [await storage('ext4', 200), await storage('ext4', 200)]
+  const target = await spawnTarget('paced-writer', `${old.path}/file`, 64 << 20, 4 << 20, 'same')
+  const args = ['--from', old.path, '--to', to.path, '--pid', target.pid, '--json', '--max-pause', '2s']
+  const command = [process.execPath, commandPath, ...args]
+  const shell = await spawnProgram(['/bin/sh', '-c', 'read go; exec "$@"', 'sh', ...command])
+  const isSlow = await slowWrites(cleanup, shell.pid, to.path, 8 << 20)
+  need({ skip }, 'throttling', isSlow, 'cgroups of version 1 that throttle block devices')
+  const moved = JSON.parse(await shell.send('go', 60_000))
+  expect(moved).toMatchObject({ ok: true })
+  await old.umount()
+  expect(Number(await target.send('bytes'))).toBeGreaterThan(0)
+})

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
 /*
- * paced-writer FILE SIZE RATE random|append: fills FILE up to SIZE bytes, then writes RATE bytes a second into it, in
- * pieces of 4 KiB at random places or of 64 KiB at its end; 0 writes nothing. Another thread spins on the clock.
+ * paced-writer FILE SIZE RATE random|append|same: fills FILE up to SIZE bytes, then writes RATE bytes a second into it, in
+ * pieces of 4 KiB at random places or of 64 KiB at its end; 0 writes nothing. `same` stores at random places what is there already, through a map.
+ * Another thread spins on the clock.
  *   reset   forget what was seen
  *   gap     the longest time between two looks at the clock, in nanoseconds
  *   bytes   what was written since
  */
 #include "target.h"
 
+#include <sys/mman.h>
+
 static _Atomic uint64_t longest_ns, written;
 static atomic_bool forget;
 static uint64_t size, rate;
-static bool append;
+static bool append, same;
+static volatile char *map;
 static int fd;
 
 static void *spin(void *unused) {
@@ -41,7 +45,8 @@ static void *write_on(void *unused) {
     state ^= state << 17;
     memcpy(bytes, &state, sizeof state);
     off_t at = (off_t)(state % (size / piece) * piece);
-    ssize_t wrote = append ? write(fd, bytes, piece) : pwrite(fd, bytes, piece, at);
+    if (same) map[at] = map[at];
+    ssize_t wrote = same ? (ssize_t)piece : append ? write(fd, bytes, piece) : pwrite(fd, bytes, piece, at);
     if (wrote != (ssize_t)piece) fail("a write of %zu gives %zd", piece, wrote);
     atomic_fetch_add(&written, piece);
     done += piece;
@@ -58,6 +63,7 @@ int main(int argc, char **argv) {
   size = strtoull(argv[2], NULL, 10);
   rate = strtoull(argv[3], NULL, 10);
   append = strcmp(argv[4], "append") == 0;
+  same = strcmp(argv[4], "same") == 0;
   fd = open(argv[1], (append ? O_WRONLY | O_APPEND : O_RDWR) | O_CREAT, 0644);
   CHECK(fd >= 0);
   for (size_t i = 0; i < sizeof bytes; ++i) bytes[i] = (char)(i * 2654435761u >> 13);
@@ -66,6 +72,7 @@ int main(int argc, char **argv) {
     write_all(fd, bytes, size - at < sizeof bytes ? size - at : sizeof bytes);
   }
   CHECK(fsync(fd) == 0);
+  if (same) CHECK((map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) != MAP_FAILED);
   if (rate > 0) start_thread(write_on, NULL);
   start_thread(spin, NULL);
   answer("ready");
