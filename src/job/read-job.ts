@@ -103,9 +103,10 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
           moment === 'standing' ||
           !isOdd(snapshot) ||
           looks === mostLooks ||
-          native.fingerprint(Int32Array.from(pids), filter) === snapshot.fingerprint
+          (!hasLostWatch(snapshot.tables) && native.fingerprint(Int32Array.from(pids), filter) === snapshot.fingerprint)
         )
           return snapshot
+        Atomics.wait(nobodyWakes, 0, 0, looks) // so that it may come to its next step
       }
     },
   }
@@ -255,8 +256,10 @@ export function hasLostWatch(tables: JobSnapshot['tables']): boolean {
   return tables.some(({ inotifies }) => inotifies.some(({ watches }) => watches.some(({ path }) => path === undefined)))
 }
 
-/** How often a job that looks odd is looked at before that is believed. */
+/** How often a job that looks odd is looked at before that is believed, some milliseconds apart. */
 const mostLooks = 10
+
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 /** Whether anything is there that a plan would refuse, and that may come of a look at something that was just changing. */
 function isOdd({ obstacles, processes, tables, workplaces }: JobSnapshot): boolean {
