@@ -286,9 +286,8 @@ export function openDestination(options: DestinationOptions): Destination {
   }
 
   /** Makes our fds on files at NEW mere handles. */
-  function closeFiles(but?: ReadonlySet<string>): void {
-    for (const { staged } of items.all())
-      if (staged.source.kind === 'file' && but?.has(staged.source.key) !== true) native.toPathOnly(staged.fd)
+  function closeFiles(list: readonly Item[]): void {
+    for (const { staged } of list) if (staged.source.kind === 'file') native.toPathOnly(staged.fd)
   }
 
   function sealEach(
@@ -388,7 +387,7 @@ export function openDestination(options: DestinationOptions): Destination {
     seal(mayStayOpen) {
       sealItems(items.all(), false, true)
       sealDirectories(true)
-      closeFiles(mayStayOpen)
+      closeFiles(mayStayOpen === undefined ? items.all() : items.but(mayStayOpen))
     },
 
     sealReturned() {
@@ -403,7 +402,7 @@ export function openDestination(options: DestinationOptions): Destination {
       sealEach(changed, true)
     },
 
-    letGo: () => closeFiles(),
+    letGo: () => closeFiles(items.all()),
 
     notes: () => [
       ...(tree?.notSame() ?? []),

@@ -54,6 +54,8 @@ export class Items {
   readonly #directories: Directories
   readonly #items = new Map<string, Item>()
   readonly #owners = new Map<string, string>()
+  /** Those that have no name at OLD any more, or had none. */
+  readonly #nameless = new Set<Item>()
   /** Directories that a copy has left, or that are copied elsewhere by now: they may be gone from OLD. */
   readonly #deserted = new Map<string, Buffer>()
   /** Copies of directories that are elsewhere by now. */
@@ -80,6 +82,13 @@ export class Items {
 
   all(): Item[] {
     return [...this.#items.values()]
+  }
+
+  /** Those of other inodes than these. A look at the keys alone: in the pause that is quicker than one at every item. */
+  but(keys: ReadonlySet<string>): Item[] {
+    const rest: Item[] = []
+    for (const key of this.#items.keys()) if (!keys.has(key)) rest.push(this.#items.get(key)!)
+    return rest
   }
 
   find(key: string): Item | undefined {
@@ -200,7 +209,7 @@ export class Items {
 
   /** The job stands still: what has no name at OLD gets none at NEW any more, and no directory stays that OLD has not. */
   settleNames(): void {
-    for (const { staged } of this.all()) if (staged.source.names.length === 0) dropStaging(staged)
+    for (const { staged } of this.#nameless) dropStaging(staged)
     for (const path of this.#deserted.values()) this.#directories.forgetIfGone(path)
     this.#directories.sweep()
   }
@@ -209,6 +218,7 @@ export class Items {
   discard(): readonly string[] {
     const left = [...this.#stagedInodes()].reverse().flatMap(discard)
     this.#items.clear()
+    this.#nameless.clear()
     return left
   }
 
@@ -232,13 +242,15 @@ export class Items {
 
   #set(item: Item): void {
     const { key, kind, names } = item.staged.source
-    const before = this.#items.get(key)?.staged.source.names ?? []
-    for (const path of before) {
+    const former = this.#items.get(key)
+    if (former !== undefined) this.#nameless.delete(former)
+    for (const path of former?.staged.source.names ?? []) {
       if (this.#owners.get(keyOf(path)) === key) this.#owners.delete(keyOf(path))
       this.#lost(path)
     }
     if (kind !== 'directory') for (const path of names) this.#owners.set(keyOf(path), key)
     this.#items.set(key, item)
+    if (names.length === 0) this.#nameless.add(item)
   }
 
   /** What the job has by this name now is another inode than when it was copied: that one gives the name up. */
@@ -250,6 +262,7 @@ export class Items {
   /** A directory that was renamed is another one at NEW: made there, and filled by those who hold something in it. */
   #moveDirectory(item: Item, names: readonly Buffer[]): Item {
     this.#items.delete(item.staged.source.key)
+    this.#nameless.delete(item)
     this.#outdated.push(item.staged)
     for (const path of item.staged.source.names) if (!includes(names, path)) this.#deserted.set(keyOf(path), path)
     const moved = this.add({ ...item.staged.source, names })

@@ -32,7 +32,8 @@ export type Prepared = {
   readonly alike: readonly (readonly Member[])[]
   /** Requests that go on without the threads. */
   readonly io: readonly AsynchronousIo[]
-  /** Those descriptions of the plan that need more than the rest: directories, and inotify instances that watch. */
+  /** What of the plan needs more than the rest: the inodes of FIFOs; descriptions of directories, and inotify instances that watch. */
+  readonly fifos: readonly string[]
   readonly directories: readonly Description[]
   readonly watchers: readonly Description[]
   readonly mayStayOpen: ReadonlySet<string>
@@ -91,7 +92,8 @@ export function prepare(
   const mayRunAhead = before.length > 0 && steady && io.length === 0 && isAlone(programs)
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
-  const special = { directories, watchers, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
+  const fifos = plan.inodes.flatMap(({ key, kind }) => (kind === 'fifo' ? [key] : []))
+  const special = { fifos, directories, watchers, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
   return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, sockets, steady }
 }
 

@@ -42,8 +42,7 @@ export function runUntilCommitted(
   const mine: number[] = []
   const fifos = new Map<string, number>() // key -> our fd on the new FIFO
   try {
-    for (const { key, kind } of plan.inodes) {
-      if (kind !== 'fifo') continue
+    for (const key of prepared.fifos) {
       // With both ends there no open of it can block. But a reader that was opened while there was a writer is told when it goes.
       const ends = waitsForFirstWriter(session, plan, key) ? constants.O_RDONLY : constants.O_RDWR
       const fd = openSync(`/proc/self/fd/${staged.get(key)!.fd}`, ends | constants.O_NONBLOCK)
@@ -76,11 +75,15 @@ export function runUntilCommitted(
     }
     if (!alone) for (const outcome of runAll(session, programs, 'receive')) must(outcome)
     const set = alone ? undefined : runAll(session, programs, 'set').map(must)
-    for (const [index, one] of programs.entries()) {
-      const results = set === undefined ? opened.get(one.unit.tid)! : set[index]!.results
-      const first = set === undefined ? 0 : one.ends[phases.indexOf('set') - 1]!
-      for (const [id, at] of one.offsets) offsets.set(id, results[at - first]!)
+    const noteOffsets = () => {
+      for (const [index, one] of programs.entries()) {
+        const results = set === undefined ? opened.get(one.unit.tid)! : set[index]!.results
+        const first = set === undefined ? 0 : one.ends[phases.indexOf('set') - 1]!
+        for (const [id, at] of one.offsets) offsets.set(id, results[at - first]!)
+      }
     }
+    const early = prepared.directories.length > 0 // their offsets are needed now, and are not what was read there
+    if (early) noteOffsets()
     for (const { id, inode, owner } of prepared.directories) {
       const position = offsets.get(id) ?? 0n
       if (position === 0n) continue
@@ -97,7 +100,11 @@ export function runUntilCommitted(
     checkDeadline(deadlineUs)
     session.shelter()
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
-    for (const outcome of runAllAndLook(session, programs, 'commit', meanwhile)) must(outcome)
+    const besides = () => {
+      if (!early) noteOffsets()
+      meanwhile()
+    }
+    for (const outcome of runAllAndLook(session, programs, 'commit', besides)) must(outcome)
     return undefined
 
     /** The number that a description has for now, where its owner has opened it. */
