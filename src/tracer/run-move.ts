@@ -110,6 +110,9 @@ async function moveWith(
     request.putsBack === undefined
       ? prepareLeave(request.leave ?? 'nothing', job.from, job.to, job.pids)
       : preparePuttingBack(request.putsBack, job.from, job.to, job.pids)
+  // Who opens a file is remembered by servers only; and gdb hands nothing over that it need not.
+  const mayOpenForAll = limits.cheapCalls && isLocal(job.to.path)
+  const views = new Views(job.to, mayOpenForAll ? leave?.tree : undefined)
   const manifest = reserveManifest(request.manifest)
   const left = request.replaces && leftFiles(request.replaces, job.to.mount.type)
   const destination = openDestination({
@@ -137,9 +140,6 @@ async function moveWith(
   let moved = false
   let calmDown = () => {}
   let endTurn = () => {}
-  // Who opens a file is remembered by servers only; and gdb hands nothing over that it need not.
-  const mayOpenForAll = limits.cheapCalls && isLocal(job.to.path)
-  const views = new Views(job.to, mayOpenForAll ? leave?.tree : undefined)
   try {
     // What replaces files of a tree does so as soon as it is copied.
     const replacesEarly = request.overwrite === true && (request.withTree ?? []).length > 0
