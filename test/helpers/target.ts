@@ -117,13 +117,18 @@ export async function spawnProgram(
     return result
   })
 
+  let lastTold = ''
   const nextLine = async (deadlineMs = 20_000) => {
-    const line = await within(deadlineMs, () => `a line from ${describe()}`, lines.next())
+    const late = () => `a line from ${describe()}, last told '${lastTold}', with ${threadsOf(pid)}`
+    const line = await within(deadlineMs, late, lines.next())
     if (line !== undefined) return line
     const how = JSON.stringify(await ended())
     throw new Error(`${describe()} has ended: ${how}`)
   }
-  const tell = (line: string) => void launcher.stdin!.write(`${line}\n`)
+  const tell = (line: string) => {
+    lastTold = line
+    launcher.stdin!.write(`${line}\n`)
+  }
   const ended = (deadlineMs = 20_000) => within(deadlineMs, () => `the end of ${describe()}`, end)
   return {
     pid,
@@ -140,6 +145,25 @@ export async function spawnProgram(
     },
     hasEnded: () => result !== undefined,
     stderr: () => stderr,
+  }
+}
+
+/** State and system call of each thread, to tell what a process does that does not answer. */
+function threadsOf(pid: number): string {
+  const tasks = `/proc/${pid}/task`
+  const read = (tid: string, file: string) => {
+    try {
+      return readFileSync(`${tasks}/${tid}/${file}`, 'utf8').trim()
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code
+    }
+  }
+  try {
+    return readdirSync(tasks)
+      .map((tid) => `${tid}: ${/^State:\t(\w)/m.exec(read(tid, 'status') ?? '')?.[1]} ${read(tid, 'syscall')}`)
+      .join('; ')
+  } catch {
+    return 'no threads'
   }
 }
 
