@@ -10,7 +10,8 @@
  * - A call that ended with EINTR has lost its first argument to the result. The kernel still has it (orig_x0). Linux 6.1
  *   tells it in /proc/TID/syscall once NT_ARM_SYSTEM_CALL says that the thread is in a call. Later kernels (seen: 6.12.117)
  *   tell x0 there, which is the result by then, and orig_x0 nowhere: so the call is looked at before the stop, while
- *   x0 still is the argument, and it is proved at the stop that no other call came in between.
+ *   x0 still is the argument, and it is proved at the stop that no other call came in between. Of a thread that ran when it was
+ *   looked at only the one epoll instance or io_uring of its process can be known; other calls end with EINTR then.
  * - x7 reads 0 or 1 in syscall-stops, and what is written to it there is dropped: take it from the event stop only.
  * - Any syscall destroys the SVE state beyond the FPSIMD registers, and ends streaming mode. A thread stopped in user
  *   mode can have live values there: save and set again.
@@ -23,14 +24,17 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <elf.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "arch/batch_layout.h"
+#include "proc_walk.h"
 #include "remote_memory.h"
 #include "stepping.h"
 
@@ -142,6 +146,34 @@ inline Result<uint64_t> remembered(pid_t tid, const user_regs_struct& general, c
   return before.args[0];
 }
 
+/** Of what kind the fd is that a call waits on, as /proc shows it; null where it waits on no such fd. */
+inline const char* waits_on(const user_regs_struct& general) {
+  constexpr uint64_t kRegisteredRing = 1 << 4;  // IORING_ENTER_REGISTERED_RING: an index, not an fd
+  switch (general.regs[8]) {
+    case SYS_epoll_pwait:
+    case SYS_epoll_pwait2: return "anon_inode:[eventpoll]";
+    case SYS_io_uring_enter: return (general.regs[3] & kRegisteredRing) == 0 ? "anon_inode:[io_uring]" : nullptr;
+    default: return nullptr;
+  }
+}
+
+/** The fd that such a call waits on, where the process has only one of its kind: for a thread that ran when it was looked at. */
+inline Result<uint64_t> only_candidate(pid_t tid, const user_regs_struct& general) {
+  const Failure unknown{EAGAIN, "readlink", Side::kTracer, tid, nullptr, "what the call waits on is not known"};
+  const char* kind = waits_on(general);
+  if (kind == nullptr) return unknown;
+  auto fds = list_fds(tid);
+  if (!fds.ok()) return fds.failure();
+  std::vector<uint64_t> found;
+  for (int fd : *fds) {
+    std::array<char, 64> link{};
+    std::string path = task_file(tid, "fd/") + std::to_string(fd);
+    if (readlink(path.c_str(), link.data(), link.size() - 1) > 0 && strcmp(link.data(), kind) == 0) found.push_back(static_cast<uint64_t>(fd));
+  }
+  if (found.size() != 1) return unknown;
+  return found.front();
+}
+
 /** The first argument with which the thread entered the call that ended with EINTR just now. */
 inline Result<uint64_t> entered_with(pid_t tid, const user_regs_struct& general, const BeforeStop& before) {
   long nr = static_cast<long>(general.regs[8]);
@@ -154,8 +186,9 @@ inline Result<uint64_t> entered_with(pid_t tid, const user_regs_struct& general,
   if (sscanf(text->c_str(), "%ld %lx", &told, &argument) != 2 || told != nr)
     return Failure{EIO, "read", Side::kTracer, tid, nullptr, "/proc/TID/syscall tells no call"};
   // The result in the place of the argument: a kernel of the later kind.
-  if (argument == general.regs[0]) return remembered(tid, general, before);
-  return argument;
+  if (argument != general.regs[0]) return argument;
+  auto seen = remembered(tid, general, before);
+  return seen.ok() ? seen : only_candidate(tid, general);
 }
 
 /**

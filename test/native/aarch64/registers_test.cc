@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/auxv.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 
 #include "hold.h"
@@ -217,6 +218,32 @@ TEST("x7 is the job's own after calls of ours, in a call and in user mode") {
   state.stop = 1;
   CHECK(comes_true([&] { return state.spinning == 2 && sleeps(job.pid()); }));
   for (int i = 0; i < kStops; i++) hold(job.pid(), 1);
+  CHECK_EQUAL(write(ends[1], "x", 1), 1);
+  CHECK_EQUAL(job.exit_status(), 0);
+}
+
+TEST("a wait on the only epoll instance goes on although its thread was not seen in it before the stop") {
+  auto& instance = shared_with_job<std::atomic<int>>();
+  int ends[2];
+  CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
+  Job job([&](const auto& ready) {
+    int made = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{EPOLLIN, {}};
+    if (epoll_ctl(made, EPOLL_CTL_ADD, ends[0], &event) != 0) return 1;
+    instance = made;
+    ready();
+    return epoll_wait(made, &event, 1, -1) == 1 ? 0 : 2;
+  });
+  CHECK(comes_true([&] { return sleeps(job.pid()); }));
+  CHECK_OK(ptrace_request::seize(job.pid(), PTRACE_O_TRACESYSGOOD));
+  CHECK_OK(ptrace_request::interrupt(job.pid()));
+  CHECK_OK(wait_for_event_stop(job.pid(), soon()));
+  auto registers = arch::read_registers(job.pid(), {});
+  CHECK_OK(registers);
+  CHECK(arch::ended_with_eintr(*registers));
+  CHECK_EQUAL(arch::syscall_argument(*registers, 0), static_cast<uint64_t>(instance));
+  CHECK_OK(arch::reissue_syscall(job.pid(), *registers, soon()));
+  CHECK_EQUAL(ptrace(PTRACE_DETACH, job.pid(), nullptr, nullptr), 0);
   CHECK_EQUAL(write(ends[1], "x", 1), 1);
   CHECK_EQUAL(job.exit_status(), 0);
 }
