@@ -35,7 +35,7 @@ const mostPasses = 12
 /**
  * Passes that copy without cleaning OLD: each leaves what was written while it made NEW durable, and the pause will be as
  * long as such a pass. They go on until it is short, or no longer gets shorter; the freeze follows a good one. Devices have
- * bad moments, of seconds: where it would be long, a better one is waited for.
+ * bad moments, of seconds: where it would be long, a better one is waited for, and for a while also where the budget allows it as it is.
  */
 const shortUs = 2500
 const bearableUs = 20_000
@@ -43,6 +43,7 @@ const lightPassesInVain = 12
 const lightlyBetter = 0.9
 const asGoodAsTheBest = 1.25
 const patienceMs = 15_000
+const badMomentMs = 3_000
 /** What a pass has to save for one more to be worth it. */
 const worthwhileShrink = 0.7
 /** Reading and comparing both files while the job stands still, in bytes a microsecond. Modest on purpose. */
@@ -117,6 +118,7 @@ export function createPasses(options: {
     const deadline = performance.now() + patienceMs
     let least = Number.POSITIVE_INFINITY
     let inVain = 0
+    let bestAt = performance.now()
     for (;;) {
       const { items } = unsettled()
       if (items.length === 0) return
@@ -126,11 +128,16 @@ export function createPasses(options: {
       const syncUs = Math.max(...items.map(({ copy }) => copy.syncUs))
       const us = (copied() - begin) / settleSpeed + syncUs
       if (us < shortUs) return
-      inVain = us < least * lightlyBetter ? 0 : inVain + 1
+      const now = performance.now()
+      if (us < least * lightlyBetter) {
+        inVain = 0
+        bestAt = now
+      } else inVain++
       least = Math.min(least, us)
       const good = us < least * asGoodAsTheBest
-      if (inVain >= lightPassesInVain && good && us < bearable) return
-      const late = performance.now() - deadline
+      const steady = now - bestAt > badMomentMs && us < options.budgetUs / 2
+      if (inVain >= lightPassesInVain && good && (us < bearable || steady)) return
+      const late = now - deadline
       if (late > patienceMs / 2 || (late > 0 && good)) return
     }
   }
