@@ -35,6 +35,9 @@ export function copyFailure(cause: unknown, what: Buffer | string): FdmoveError 
 
 const advices: Readonly<Record<string, string>> = {
   EMFILE: moreFiles,
+  // Nothing is written at OLD: it is NEW, whatever file is named.
+  ENOSPC: 'NEW has no room for it',
+  EDQUOT: 'the quota of its owner at NEW has no room for it',
   EPERM: 'where it, or what is in its way, is immutable or append-only (lsattr), take that away first (chattr -i -a)',
   EMLINK: 'the file has more names (hard links) than the file system of NEW allows',
   // An idmapped mount that has no number for who makes a file, or an owner there that is out of its range. mount_setattr(2).

@@ -13,6 +13,14 @@ test('what the file system of NEW cannot keep is told as that, with what it is',
   expect(links.message).toContain('hard links')
 })
 
+test('a lack of space is told as that of NEW, though the file is named by its path at OLD', () => {
+  for (const code of ['ENOSPC', 'EDQUOT']) {
+    const failure = copyFailure(Object.assign(new Error(`${code}: no`), { code }), '/old/name')
+    expect(failure.code).toBe('ERR_FDMOVE_NO_SPACE')
+    expect(failure.message).toMatch(/^\/old\/name: .*NEW.* has no room/)
+  }
+})
+
 test('a limit of inotify is not told as a lack of space at NEW', () => {
   for (const [syscall, code, limit] of [
     ['inotify_add_watch', 'ENOSPC', 'fs.inotify.max_user_watches'],
