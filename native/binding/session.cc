@@ -117,8 +117,7 @@ class Session : public Napi::ObjectWrap<Session> {
   Napi::Value freeze(const Napi::CallbackInfo& info) {
     Status frozen = freezer_.freeze(pids_of(info[0]), deadline(info[1]));
     if (!frozen.ok()) {
-      runners_.clear();
-      remappers_.clear();
+      forget_runners();
       return throw_failure(info.Env(), frozen.failure());
     }
     auto stopped = freezer_.threads();
@@ -151,12 +150,18 @@ class Session : public Napi::ObjectWrap<Session> {
   }
 
   ProgramRunner* runner(pid_t tid) {
-    for (auto& runner : runners_)
-      if (runner->tracee().tid() == tid) return runner.get();
+    auto known = runner_of_.find(tid);
+    if (known != runner_of_.end()) return known->second;
     Tracee* tracee = freezer_.find(tid);
     if (tracee == nullptr) return nullptr;
     runners_.push_back(std::make_unique<ProgramRunner>(*tracee, faults_, injecting_));
-    return runners_.back().get();
+    return runner_of_[tid] = runners_.back().get();
+  }
+
+  void forget_runners() {
+    runner_of_.clear();
+    runners_.clear();
+    remappers_.clear();
   }
 
   /** loadMany(tids, programs, deadlineUs): each thread takes on a compiled program. */
@@ -448,8 +453,7 @@ class Session : public Napi::ObjectWrap<Session> {
   }
 
   Napi::Value release(const Napi::CallbackInfo& info) {
-    runners_.clear();
-    remappers_.clear();
+    forget_runners();
     Status released = freezer_.release();
     aside_.reset();
     return finished(info.Env(), released);
@@ -552,6 +556,7 @@ class Session : public Napi::ObjectWrap<Session> {
   std::optional<Aside> aside_;
   Freezer freezer_;
   std::vector<std::unique_ptr<ProgramRunner>> runners_;
+  std::map<pid_t, ProgramRunner*> runner_of_;  ///< by thread
   std::map<pid_t, MappingStates> approached_;
   std::vector<std::unique_ptr<Remapper>> remappers_;
   std::vector<std::unique_ptr<Program>> programs_;
