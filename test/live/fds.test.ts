@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: MIT
 
-import {
-  accessSync,
-  constants,
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  watch,
-  writeFileSync,
-} from 'node:fs'
+import { linkSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
 import { until } from '../helpers/deadline.js'
-import { heldBelow, holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
+import { holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
 import { commandPath } from '../helpers/root.js'
-import { need } from '../helpers/skip.js'
 import { expect, test } from '../helpers/test.js'
 
 const accessModes = ['ro', 'wo', 'rw', 'acc3']
@@ -372,49 +361,4 @@ test('where fdmove itself may open too few files, it says so or moves all as it 
     else tooFew = limit
   }
   for (let limit = tooFew - 6; limit < enough + 3; limit++) await moveWithin(limit)
-})
-
-test.describe('a table that threads share and that has to grow', () => {
-  const knob = '/sys/kernel/rcu_expedited'
-  const value = () => readFileSync(knob, 'latin1').trim()
-
-  function needKnob(context: Parameters<typeof need>[0]): void {
-    let writable = true
-    try {
-      accessSync(knob, constants.W_OK)
-    } catch {
-      writable = false
-    }
-    need(context, 'rcu-expedited', writable && value() === '0', `${knob} cannot be set, or is set`)
-  }
-
-  test('does so at once, and the kernel is as before', async ({ dirs, spawnTarget, cleanup, skip }) => {
-    needKnob({ skip })
-    const target = await spawnTarget('hold', `many 600 rw,creat ${dirs.old}/f`, 'thread')
-    let seen = 0
-    const watching = watch(knob, () => seen++)
-    cleanup.add('directories', () => watching.close())
-    await move(target.pid, dirs)
-    await until('word of the change', () => seen > 0)
-    expect(value()).toBe('0')
-    expect(heldBelow(target.pid, dirs.new).length).toBe(600)
-  })
-
-  test('leaves the kernel as before when the tracer dies', async ({ dirs, spawnTarget, skip }) => {
-    needKnob({ skip })
-    const target = await spawnTarget('hold', `many 600 rw,creat ${dirs.old}/f`, 'thread')
-    const { json } = await tryMove(target.pid, dirs, [], { FDMOVE_TEST_DIE_AT: '2' })
-    expect(json).toMatchObject({ ok: false, error: { code: 'ERR_FDMOVE_TRACER_DIED' } })
-    expect(value()).toBe('0')
-  })
-
-  test('is not asked for where there is room', async ({ dirs, spawnTarget, cleanup, skip }) => {
-    needKnob({ skip })
-    const target = await spawnTarget('hold', `many 20 rw,creat ${dirs.old}/f`, 'thread')
-    let seen = 0
-    const watching = watch(knob, () => seen++)
-    cleanup.add('directories', () => watching.close())
-    await move(target.pid, dirs)
-    expect(seen).toBe(0)
-  })
 })
