@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What a move cannot change, because it is in the memory of the job: paths and inode numbers that it remembers.
-import { closeSync, constants, readFileSync, readSync } from 'node:fs'
+import { closeSync, constants, readFileSync, readlinkSync, readSync } from 'node:fs'
+import { basename } from 'node:path'
 import type { MoveOptions } from '../options.js'
 import { openKnown } from './open-known.js'
 import type { JobSnapshot } from './snapshot.js'
@@ -11,7 +12,7 @@ import { joinPath, type Storage } from './storage.js'
  * remembered lead to the right files, and the inode numbers are wrong all the same.
  */
 export function warningsFor(from: Storage, snapshot: JobSnapshot, leave: Leave = 'nothing'): string[] {
-  const paths = leave === 'nothing' ? rememberedPaths(from, snapshot) : []
+  const paths = leave === 'nothing' ? [...rememberedPaths(from, snapshot), ...shells(from, snapshot)] : []
   return [...paths, ...sqliteDatabases(from, snapshot), ...dovecotLogs(from, snapshot)]
 }
 
@@ -26,6 +27,33 @@ function rememberedPaths(from: Storage, snapshot: JobSnapshot): string[] {
     ].filter(({ file }) => mentions(`/proc/${pid}/${file}`, from.path))
     return places.map(({ name }) => `process ${pid} (${comm}) names ${from.path.toString()} in ${name}: ${advice}`)
   })
+}
+
+const shellNames = /^(ba|da|a|mk|pdk|k|z|oil)?sh(\d.*)?$|^busybox$/
+
+/**
+ * `cd` of a shell puts even a relative name behind the path that it remembers (POSIX, cd -L), which is in its environment only when the shell
+ * was started there. Where that path is gone, bash and zsh take the name as it is; dash, mksh and that of busybox fail.
+ */
+function shells(from: Storage, snapshot: JobSnapshot): string[] {
+  const places = new Map(snapshot.workplaces.map(({ pid, cwd }) => [pid, cwd]))
+  return snapshot.processes.flatMap(({ pid, comm }) => {
+    const cwd = places.get(pid)
+    if (cwd === undefined || !isShell(pid)) return []
+    return [
+      `process ${pid} (${comm}) is a shell in ${joinPath(from.path, cwd.relative).toString()}, and its next cd begins at that path, also to a ` +
+        'relative name: it goes to the old place as long as that is mounted, and may fail afterwards; leave something there (--leave symlink or ' +
+        '--leave bind)',
+    ]
+  })
+}
+
+function isShell(pid: number): boolean {
+  try {
+    return shellNames.test(basename(readlinkSync(`/proc/${pid}/exe`)))
+  } catch {
+    return false
+  }
 }
 
 function mentions(file: string, path: Buffer): boolean {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import {
+  existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -12,8 +13,9 @@ import {
 import { basename, dirname } from 'node:path'
 import { execa } from 'execa'
 import { startCommand } from '../helpers/command.js'
+import { until } from '../helpers/deadline.js'
 import { findProgram } from '../helpers/find-program.js'
-import { expectRefused, holdState, move, tryMove, withoutIdentity } from '../helpers/move.js'
+import { expectRefused, holdState, move, type Storages, tryMove, withoutIdentity } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
 import { encodeArgument } from '../helpers/target.js'
 import { expect, test } from '../helpers/test.js'
@@ -310,6 +312,25 @@ test('a mail session of Dovecot, which knows its index logs by their inodes, is 
   )
   const another = await spawnTarget('hold', `open rw ${dirs.old}/mail/other.index.log 10`)
   expect((await move(another.pid, dirs)).json.warnings.join('\n')).not.toContain('Dovecot')
+})
+
+test('a shell is warned about, as its cd to a relative name begins at the path that it remembers', async ({
+  dirs,
+  spawnProgram,
+  spawnTarget,
+}) => {
+  const script = ': >ready; while [ -z "$stop" ]; do sleep 0.02; done'
+  const shell = await spawnProgram([findProgram('sh')!, '-c', script], { cwd: dirs.old })
+  await until('the shell runs', () => existsSync(`${dirs.old}/ready`))
+  const other = await spawnTarget('hold', { cwd: dirs.old })
+  const aboutShells = async (between: Storages, ...options: string[]) => {
+    const { json } = await move([shell.pid, other.pid], between, ['--tree', ...options])
+    return json.warnings.filter((text: string) => text.includes('is a shell'))
+  }
+  expect(await aboutShells(dirs)).toEqual([
+    expect.stringMatching(new RegExp(`process ${shell.pid} \\(sh\\) is a shell in ${dirs.old}, .*--leave symlink`)),
+  ])
+  expect(await aboutShells({ old: dirs.new, new: dirs.old }, '--leave', 'symlink')).toEqual([])
 })
 
 for (const leave of ['nothing', 'symlink'])
