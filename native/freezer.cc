@@ -31,7 +31,9 @@ constexpr uint64_t kHearOutUs = 20'000;
 /** EPERM of a thread that seems alive is believed only after so many tries. */
 constexpr int kSeizeAttempts = 5;
 
-constexpr unsigned long kIoWorker = 0x10;  // PF_IO_WORKER of linux/sched.h
+// linux/sched.h: a thread that io_uring runs for the process, and one that anybody in the kernel does (KVM, vhost; Linux 6.4).
+constexpr unsigned long kIoWorker = 0x10;
+constexpr unsigned long kUserWorker = 0x4000;
 
 struct TaskState {
   char state = 'X';
@@ -48,6 +50,15 @@ TaskState task_state(pid_t pid, pid_t tid) {
       sscanf(text->c_str() + behind_name + 1, " %c %*d %*d %*d %*d %*d %lu", &state.state, &state.flags) != 2)
     return {};
   return state;
+}
+
+/**
+ * Whether a stopped thread with kUserWorker is one: that had another meaning before Linux 5.17 (PF_USED_ASYNC). A worker has a program counter
+ * of 0 (copy_thread() of x86 and arm64), which is the last field of /proc/PID/task/TID/syscall.
+ */
+bool has_no_user_mode(pid_t pid, pid_t tid) {
+  auto call = read_proc("/proc/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/syscall");
+  return call.ok() && call->ends_with(" 0x0\n");
 }
 
 std::vector<pid_t> list_threads(pid_t pid) {
@@ -113,7 +124,7 @@ Tracee* Freezer::find(pid_t tid) {
 std::vector<Tracee*> Freezer::threads() {
   std::vector<Tracee*> alive;
   for (auto& tracee : tracees_)
-    if (!tracee->gone() && tracee->stopped()) alive.push_back(tracee.get());
+    if (!tracee->gone() && tracee->stopped() && !tracee->is_worker()) alive.push_back(tracee.get());
   return alive;
 }
 
@@ -137,7 +148,8 @@ Result<bool> Freezer::seize_listed(pid_t pid) {
   for (pid_t tid : list_threads(pid)) {
     if (std::binary_search(known.begin(), known.end(), tid)) continue;
     // A worker of io_uring has no user mode to stop in; once seized it could be let go only where it stops.
-    if ((task_state(pid, tid).flags & kIoWorker) != 0) continue;
+    unsigned long flags = task_state(pid, tid).flags;
+    if ((flags & kIoWorker) != 0) continue;
     Status seized = seize_patiently(pid, tid);
     if (!seized.ok()) {
       if (seized.failure().error == ESRCH) continue;
@@ -150,6 +162,8 @@ Result<bool> Freezer::seize_listed(pid_t pid) {
       return seized.failure();
     }
     Tracee& tracee = add(pid, tid);
+    // It takes signals between two pieces of its work (vhost_task_fn()), and so it stops; what it is is looked at then.
+    tracee.set_worker((flags & kUserWorker) != 0);
     found = true;
     if (!tracee.interrupt().ok()) tracee.mark_gone();
   }
@@ -162,6 +176,8 @@ Status Freezer::handle(Tracee& tracee, const Stop& stop, const Deadline& deadlin
     case StopKind::kGone: tracee.mark_gone(); return Done{};
     case StopKind::kEventStop: {
       tracee.mark_stopped();
+      if (tracee.is_worker()) tracee.set_worker(has_no_user_mode(tracee.pid(), tracee.tid()));
+      if (tracee.is_worker()) return Done{};
       Status taken = tracee.take_registers(deadline);
       if (taken.ok() || taken.failure().error != ESRCH) return taken;
       // Ended between its stop and this question: by SIGKILL, or by exec in another thread. It is waited for again.

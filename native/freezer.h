@@ -36,7 +36,7 @@ class Freezer {
   /** Lets everything go; the first error is told, but all are tried. */
   Status release();
 
-  /** The stopped threads that are alive, in the order they were stopped. */
+  /** The stopped threads that are alive and can make calls of ours, in the order they were stopped: without workers of the kernel. */
   [[nodiscard]] std::vector<Tracee*> threads();
 
   /** The tracee of this thread; null when it is not held or gone. */

@@ -40,6 +40,9 @@ class Tracee {
   [[nodiscard]] bool injecting() const { return injecting_; }
   /** The injected call did not come back before its deadline; release() waits for it. */
   [[nodiscard]] bool stuck() const { return stuck_; }
+  /** A worker that the kernel runs for the process: it stands as others do, and has no user mode that a call of ours could be made in. */
+  [[nodiscard]] bool is_worker() const { return worker_; }
+  void set_worker(bool worker) { worker_ = worker; }
   [[nodiscard]] const arch::Registers& registers() const { return registers_; }
 
   /** CLOCK_MONOTONIC in nanoseconds of the moment when its stop was seen. */
@@ -166,6 +169,7 @@ class Tracee {
   bool injecting_ = false;
   bool ending_ = false;  ///< the injection: its end was begun and not yet waited for
   bool stuck_ = false;
+  bool worker_ = false;
   std::optional<Shelter> shelter_;
   RemoteAddress gate_ = 0;
   arch::BeforeStop before_stop_{};

@@ -13,6 +13,7 @@ export const allowedSkips: Readonly<Record<string, string>> = {
   fscrypt: 'some kernels are built without encryption of files',
   'gdb-registers': 'gdb 13 cannot write registers where the processor has AMX; a test sees that it is refused there',
   ia32: 'some kernels, that of a CI machine among them, are built without the emulation that runs 32-bit programs',
+  kvm: 'a container may not have /dev/kvm, and KVM has threads of its own in a job only since Linux 6.13',
   landlock: 'some kernels are built without Landlock, or use it not',
   memcg: 'a test needs a memory cgroup of its own, which a container may not make',
   'rcu-expedited': 'a container may have /sys for reading only; what a test looks at is set there',

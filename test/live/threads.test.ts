@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { until } from '../helpers/deadline.js'
 import { move, tryMove } from '../helpers/move.js'
 import { threadStates } from '../helpers/proc-state.js'
@@ -107,4 +107,21 @@ test('a job of which one thread waits in the kernel for what another one does is
     const pages = Number(await target.send('pages'))
     await until('another page', async () => Number(await target.send('pages')) > pages)
   }
+})
+
+test('a job with a worker of the kernel among its threads, as KVM makes one, is moved, and its guest goes on', async ({
+  dirs,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'kvm', process.arch === 'x64' && existsSync('/dev/kvm'), 'no /dev/kvm')
+  const target = await spawnTarget('kvm-guest', `${dirs.old}/memory`)
+  expect(await target.send('round')).toBe('1')
+  need({ skip }, 'kvm', (await target.send('workers')) !== '0', 'KVM has no worker before Linux 6.13')
+  const { json } = await move(target.pid, dirs, ['--max-pause', '500ms'])
+  expect(json.processes[0]?.moved).toMatchObject({ fds: 1, mappings: 1 })
+  expect(await target.send('round')).toBe('2')
+  expect(readFileSync(`${dirs.new}/memory`).readUInt16LE(0x2000)).toBe(2)
+  expect(readFileSync(`${dirs.old}/memory`).readUInt16LE(0x2000)).toBe(1)
+  expect(await target.end()).toEqual({ exitCode: 0 })
 })
