@@ -50,16 +50,20 @@ export function expectedBefore({ units }: JobPlan): Expected[] {
 
 /** Of all tables, what the job tells after the switch if all is as planned. */
 export function expectedAfter(
-  { units }: JobPlan,
+  { units, descriptions }: JobPlan,
   staged: ReadonlyMap<string, Staged>,
   offsets: ReadonlyMap<number, bigint>,
 ): Expected[] {
+  const asynchronous = descriptions.filter(({ flags }) => (flags & fileFlags.O_ASYNC) !== 0)
+  const owners = new Map(asynchronous.map(({ id, owner }) => [id, owner.tid]))
   return units.flatMap((unit) =>
     expectedOf(unit, ({ inode, flags, cloexec, description }) => {
       const at = staged.get(inode.key)
       const file = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
       const offset = offsets.get(description) ?? anything
-      return [...file, BigInt(flags & movedFlags), truth(cloexec), offset, anything]
+      // O_ASYNC is set by the owner alone, when others may have looked already (plan/compile.ts): it is the one that tells.
+      const isSetElsewhere = (owners.get(description) ?? unit.tid) !== unit.tid
+      return [...file, isSetElsewhere ? anything : BigInt(flags & movedFlags), truth(cloexec), offset, anything]
     }),
   )
 }
