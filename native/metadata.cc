@@ -14,6 +14,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "unique_fd.h"
+
 namespace fdmove {
 namespace {
 
@@ -133,7 +135,6 @@ constexpr int kForbiddingFlags = FS_APPEND_FL | FS_IMMUTABLE_FL;
 constexpr int kHarmlessFlags = FS_NODUMP_FL | FS_NOATIME_FL | FS_SYNC_FL | FS_DIRSYNC_FL | FS_UNRM_FL | FS_SECRM_FL;
 constexpr int kFinalFlags = kForbiddingFlags | kHarmlessFlags;
 
-/** Opened anew where the fd is O_PATH: ioctl(2) refuses those. */
 bool read_flags(int fd, int& flags) { return ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0; }
 
 /** Sets those of `wanted` within `mask`, one by one where the file system refuses them together. */
@@ -213,6 +214,14 @@ bool is_encrypted(int fd) {
   return read_flags(fd, flags) && (flags & FS_ENCRYPT_FL) != 0;
 }
 
-void clear_forbidding_flags(int fd) { write_flags(fd, 0, kForbiddingFlags); }
+void clear_forbidding_flags(int fd) {
+  int flags = 0;
+  UniqueFd opened;
+  if (!read_flags(fd, flags) && errno == EBADF) {  // O_PATH
+    opened.reset(open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    fd = opened.get();
+  }
+  write_flags(fd, 0, kForbiddingFlags);
+}
 
 }  // namespace fdmove

@@ -317,19 +317,26 @@ test('a file that was made immutable or append-only since it was opened is moved
   storage,
   cleanup,
   spawnTarget,
-  fdmove,
 }) => {
   const [old, to] = [await storage('ext4'), await storage('ext4')]
-  for (const name of ['done', 'log']) writeFileSync(`${old.path}/${name}`, 'x')
-  const open = [`open rw ${old.path}/done 10`, `open wo,append ${old.path}/log 11`]
-  const target = await spawnTarget('hold', ...open)
+  for (const name of ['done', 'log', 'mapped']) writeFileSync(`${old.path}/${name}`, 'x')
+  const open = [`open rw ${old.path}/done 10`, `open wo,append ${old.path}/log 11`, `open rw ${old.path}/mapped 12`]
+  // Because of the mapping, nothing at NEW is open here for more than its path when the job is switched.
+  const target = await spawnTarget('hold', ...open, 'map 12 4096')
   for (const at of [old, to]) cleanup.add('processes', () => execa('chattr', ['-R', '-ia', at.path]))
   await execa('chattr', ['+i', `${old.path}/done`])
   await execa('chattr', ['+a', `${old.path}/log`])
-  const moved = await fdmove('--from', old.path, '--to', to.path, '--pid', target.pid, '--json')
-  expect(moved.exitCode, moved.stderr).toBe(0)
+  const between = { old: old.path, new: to.path }
+  let [failAt, moved] = [8, await tryMove(target.pid, between, [], { FDMOVE_TEST_FAIL_AT: '7' })]
+  // With the last calls what is at NEW has these flags already.
+  while (moved.exitCode !== 0) {
+    expect(moved.json, moved.stderr).toMatchObject({ ok: false, targetChanged: false })
+    expect(readdirSync(to.path), moved.stderr).toEqual(['lost+found'])
+    moved = await tryMove(target.pid, between, [], { FDMOVE_TEST_FAIL_AT: String(failAt++) })
+  }
+  expect(failAt).toBeGreaterThan(10)
   expect(moved.json.remaining).toEqual([])
-  expect(moved.json.processes[0]!.moved.fds).toBe(2)
+  expect(moved.json.processes[0]!.moved.fds).toBe(3)
   const { stdout } = await execa('lsattr', [`${to.path}/done`, `${to.path}/log`])
   expect(stdout.split('\n').map((line) => line.split(' ')[0]!.replaceAll(/[-e]/g, ''))).toEqual(['i', 'a'])
 })
