@@ -43,6 +43,7 @@
       "native/scratch_image.cc",
       "native/shared_maps.cc",
       "native/shelter.cc",
+      "native/socket_twin.cc",
       "native/stepping.cc",
       "native/syscall_program.cc",
       "native/task_work.cc",
@@ -62,7 +63,8 @@
       "native/binding/probes.cc",
       "native/binding/proc.cc",
       "native/binding/programs.cc",
-      "native/binding/session.cc"
+      "native/binding/session.cc",
+      "native/binding/sockets.cc"
     ]
   }
 }

@@ -32,6 +32,7 @@ inline constexpr SyscallName kSyscallNames[] = {
     {"futex", SYS_futex},
     {"getpid", SYS_getpid},
     {"inotify_init1", SYS_inotify_init1},
+    {"listen", SYS_listen},
     {"lseek", SYS_lseek},
     {"madvise", SYS_madvise},
     {"mlock2", SYS_mlock2},
@@ -47,6 +48,7 @@ inline constexpr SyscallName kSyscallNames[] = {
     {"rt_sigprocmask", SYS_rt_sigprocmask},  // for --engine gdb
     {"sendmsg", SYS_sendmsg},
     {"setns", SYS_setns},
+    {"socket", SYS_socket},
     {"socketpair", SYS_socketpair},
     {"splice", SYS_splice},
     {"tee", SYS_tee},

@@ -17,12 +17,15 @@
 namespace fdmove {
 namespace {
 
-/** One answer; nothing when the socket has no inode in a file system. */
-std::optional<UnixSocket> read_answer(const nlmsghdr* header) {
+constexpr uint8_t kListening = 10;  // TCP_LISTEN
+
+/** One answer; nothing when the socket has no inode in a file system, nor a peer that was asked for. */
+std::optional<UnixSocket> read_answer(const nlmsghdr* header, bool with_peers) {
   const auto* answer = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
   UnixSocket socket;
   socket.inode = answer->udiag_ino;
   socket.state = answer->udiag_state;
+  socket.type = answer->udiag_type;
   bool in_file_system = false;
   int left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof *answer));
   const auto* attribute = reinterpret_cast<const rtattr*>(answer + 1);
@@ -38,13 +41,17 @@ std::optional<UnixSocket> read_answer(const nlmsghdr* header) {
       socket.name.assign(data, strnlen(data, RTA_PAYLOAD(attribute)));
     } else if (attribute->rta_type == UNIX_DIAG_PEER) {
       memcpy(&socket.peer, data, sizeof socket.peer);
+    } else if (attribute->rta_type == UNIX_DIAG_RQLEN && socket.state == kListening) {
+      unix_diag_rqlen queue;
+      memcpy(&queue, data, sizeof queue);
+      socket.backlog = queue.udiag_wqueue;  // sk_max_ack_backlog: sk_diag_show_rqlen() in net/unix/diag.c
     }
   }
-  if (!in_file_system) return std::nullopt;
+  if (!in_file_system && !(with_peers && socket.peer != 0)) return std::nullopt;
   return socket;
 }
 
-Result<std::vector<UnixSocket>> dump_here() {
+Result<std::vector<UnixSocket>> dump_here(bool with_peers) {
   UniqueFd diag(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (!diag.valid()) return kernel_failure("socket", 0, "NETLINK_SOCK_DIAG");
   struct {
@@ -56,7 +63,7 @@ Result<std::vector<UnixSocket>> dump_here() {
   question.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   question.request.sdiag_family = AF_UNIX;
   question.request.udiag_states = ~0u;
-  question.request.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER;
+  question.request.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
   if (send(diag.get(), &question, sizeof question, 0) < 0) return kernel_failure("send", 0, "sock_diag");
 
   std::vector<UnixSocket> sockets;
@@ -71,20 +78,20 @@ Result<std::vector<UnixSocket>> dump_here() {
         errno = -static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error;
         return kernel_failure("sock_diag");
       }
-      if (auto socket = read_answer(header)) sockets.push_back(std::move(*socket));
+      if (auto socket = read_answer(header, with_peers)) sockets.push_back(std::move(*socket));
     }
   }
 }
 
 }  // namespace
 
-Result<std::vector<UnixSocket>> unix_sockets(int network_namespace) {
-  if (network_namespace < 0) return dump_here();
+Result<std::vector<UnixSocket>> unix_sockets(int network_namespace, bool with_peers) {
+  if (network_namespace < 0) return dump_here(with_peers);
   // The network namespace belongs to a thread: one of our own goes there and ends there.
   std::optional<Result<std::vector<UnixSocket>>> result;
   std::thread([&] {
     if (setns(network_namespace, CLONE_NEWNET) != 0) result = kernel_failure("setns", 0, "network namespace");
-    else result = dump_here();
+    else result = dump_here(with_peers);
   }).join();
   return std::move(*result);
 }

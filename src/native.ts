@@ -190,6 +190,18 @@ export type Native = {
   pidfdGetfd(pidfd: number, fd: number): number
   /** Our duplicates, to be closed, of the fds in the first message with any that waits in this unix socket of the process. */
   peekFds(pid: number, fd: number): Int32Array
+  /** Of our duplicate of a unix socket: who made it listen, as its clients are told (0, or -1 for the ids: nobody), whether something waits to be accepted or received, and whether a filter is attached. */
+  socketFacts(fd: number): {
+    readonly pid: number
+    readonly uid: number
+    readonly gid: number
+    readonly waiting: boolean
+    readonly filtered: boolean
+  }
+  /** SO_* options. ERR_FDMOVE_HOLD for one that does not become equal. native/socket_twin.h. */
+  copySocketOptions(from: number, to: number): void
+  /** Binds under the very bytes of `name`, to an inode below `directory`; makes the directories of the name there. */
+  bindInside(socket: number, directory: number, name: Buffer): void
 } & NativePaths &
   NativeCopy &
   NativeScan
@@ -399,8 +411,8 @@ export type NativeScan = {
   expectLockedFiles(): boolean
   /** One thread of a process that stands still: everything. */
   walkTask(pid: number, tid: number): PackedTask
-  /** Sockets with a name in a file system, of the network namespace of this fd, or of our own for -1. */
-  unixSockets(namespaceFd: number): NativeUnixSocket[]
+  /** Sockets with a name in a file system, of the network namespace of this fd, or of our own for -1; also those without a name that have a peer. */
+  unixSockets(namespaceFd: number, withPeers?: boolean): NativeUnixSocket[]
 
   // These are asked in a forked process and throw ETIMEDOUT when no answer comes; native/mount_probe.h.
 
@@ -481,8 +493,13 @@ export type PackedProcess = {
 export type NativeUnixSocket = {
   readonly inode: number
   readonly peer: number
+  /** The lower 32 bits. */
   readonly fileInode: number
   readonly fileDevice: number
+  /** SOCK_*: socket(2). */
+  readonly type: number
+  /** Of one that listens. */
+  readonly backlog: number
   readonly state: number
   readonly name: Buffer
 }

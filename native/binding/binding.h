@@ -13,6 +13,7 @@ void register_kernel(Napi::Env env, Napi::Object exports);
 void register_probes(Napi::Env env, Napi::Object exports);
 void register_proc(Napi::Env env, Napi::Object exports);
 void register_session(Napi::Env env, Napi::Object exports);
+void register_sockets(Napi::Env env, Napi::Object exports);
 void register_paths(Napi::Env env, Napi::Object exports);
 
 /**

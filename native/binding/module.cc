@@ -12,6 +12,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   fdmove::binding::register_proc(env, exports);
   fdmove::binding::register_session(env, exports);
   fdmove::binding::register_paths(env, exports);
+  fdmove::binding::register_sockets(env, exports);
   return exports;
 }
 

@@ -270,10 +270,10 @@ Napi::Value list_all_processes(const Napi::CallbackInfo& info) {
   return numbers;
 }
 
-/** unixSockets(namespace fd or -1) -> the sockets with an inode in a file system, of one network namespace. */
+/** unixSockets(namespace fd or -1, with peers) -> the sockets with an inode in a file system, of one network namespace. */
 Napi::Value list_unix_sockets(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  auto sockets = unix_sockets(static_cast<int>(to_i64(info[0])));
+  auto sockets = unix_sockets(static_cast<int>(to_i64(info[0])), info[1].ToBoolean());
   if (!sockets.ok()) return throw_failure(env, sockets.failure());
   Napi::Array list = Napi::Array::New(env, sockets->size());
   uint32_t at = 0;
@@ -283,6 +283,8 @@ Napi::Value list_unix_sockets(const Napi::CallbackInfo& info) {
     object.Set("peer", Napi::Number::New(env, socket.peer));
     object.Set("fileInode", Napi::Number::New(env, socket.file_inode));
     object.Set("fileDevice", Napi::Number::New(env, socket.file_device));
+    object.Set("type", Napi::Number::New(env, socket.type));
+    object.Set("backlog", Napi::Number::New(env, socket.backlog));
     object.Set("state", Napi::Number::New(env, socket.state));
     object.Set("name", to_buffer(env, socket.name));
     list.Set(at++, object);

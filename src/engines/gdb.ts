@@ -84,6 +84,7 @@ function refuse(pids: readonly number[], { descriptions, units, remaps }: JobPla
   if (descriptions.some(({ locks }) => locks.length > 0))
     throw cannot(pid, 'move locks without a moment in which they are free')
   if (descriptions.some(({ watches }) => watches.length > 0)) throw cannot(pid, 'move inotify watches')
+  if (descriptions.some(({ socket }) => socket !== undefined)) throw cannot(pid, 'bind unix sockets anew')
   if (remaps.length > 0) throw cannot(pid, 'move mappings or the program itself')
   if (units.some(({ workplace }) => workplace?.root !== undefined)) throw cannot(pid, 'move a root directory')
   if (units.some(({ sameView }) => !sameView))

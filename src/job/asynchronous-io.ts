@@ -57,7 +57,7 @@ export function findAsynchronousIo(
     const { pid, tid, held, rings } = table
     const mappings = snapshot.processes.find((process) => process.pid === pid)?.mappings ?? []
     const mapsForWriting = mappings.some(({ mapping }) => mapping.write)
-    const fifo = held.some(({ inode }) => kindOf(inode.mode) === 'fifo')
+    const fifo = held.some(({ inode, socket }) => kindOf(inode.mode) === 'fifo' || socket !== undefined)
     const written = held.filter(({ flags }) => writesDirectly(flags))
     const read = held.filter(({ flags }) => mapsForWriting && !untold && readsDirectly(flags))
     const submits = (written.length > 0 || mapsForWriting || fifo) && hasContext(tid)

@@ -16,7 +16,10 @@ export function numberDescriptions(tables: readonly ReadTable[], asked: 'all' | 
   const candidates = new Map<string, { tid: number; fd: number }[]>()
   for (const { tid, held, inotifies } of tables) {
     for (const { key, fd } of [
-      ...held.map(({ fd, inode }) => ({ key: inode.key, fd })),
+      ...held.map(({ fd, inode, socket }) => ({
+        key: socket === undefined ? inode.key : `socket:${socket.number}`,
+        fd,
+      })),
       ...inotifies.map(({ fd }) => ({ key: 'inotify', fd })),
     ]) {
       const list = candidates.get(key)
@@ -52,8 +55,13 @@ export function numberDescriptions(tables: readonly ReadTable[], asked: 'all' | 
  * Asking borrows the fd, and what its description keeps, a lock of flock(2) for one, outlives the close of a job that runs by so long. So
  * while it runs this is asked of what shows that somebody may be signalled, and of directories, as nothing else tells of F_NOTIFY.
  */
-function isLikelySignalled({ flags, locks, inode }: HeldFd): boolean {
-  return (flags & fileFlags.O_ASYNC) !== 0 || isDirectory(inode.mode) || locks.some(({ kind }) => kind === 'lease')
+function isLikelySignalled({ flags, locks, inode, socket }: HeldFd): boolean {
+  return (
+    socket !== undefined ||
+    (flags & fileFlags.O_ASYNC) !== 0 ||
+    isDirectory(inode.mode) ||
+    locks.some(({ kind }) => kind === 'lease')
+  )
 }
 
 function withSignalling({ tid, held }: ReadTable, isAsked: (one: HeldFd) => boolean): readonly HeldFd[] {

@@ -58,7 +58,12 @@ function pollablesOf({ tid, held, inotifies }: ReadTable): Pollable[] {
   return [
     ...held
       .filter(({ inode }) => isPollable(inode.mode))
-      .map(({ fd, description, inode }) => ({ tid, fd, description, inode: BigInt(inode.key.split(':')[1]!) })),
+      .map(({ fd, description, inode, socket }) => ({
+        tid,
+        fd,
+        description,
+        inode: BigInt(socket?.number ?? inode.key.split(':')[1]!),
+      })),
     ...inotifies.map(({ fd, description }) => ({ tid, fd, description, inode: inodeOf(tid, fd) })),
   ]
 }

@@ -18,7 +18,8 @@ import { locate, relativeOf } from '../scan/storage.js'
 import type { Place, WalkedFd } from '../scan/walk.js'
 import { gone } from './gone.js'
 import { mappedInode } from './mapped.js'
-import type { HeldFd, HeldInode, HeldInotify, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
+import type { HeldFd, HeldInode, HeldInotify, HeldSocket, HeldWatch, JobProcess, Obstacle } from './snapshot.js'
+import { createSocketFinder } from './sockets.js'
 import { mountIdOf, readMountTable } from './storage.js'
 import { type Patience, WatchNames } from './watch-names.js'
 
@@ -26,7 +27,7 @@ import { type Patience, WatchNames } from './watch-names.js'
 export type HoldReader = {
   heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined
   /** An fd on something of OLD. */
-  heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined
+  heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined, tid: number): HeldFd | undefined
   /** An inotify instance with a watch on OLD. `viewer` is a thread of its process, where that does not see what we see. */
   heldInotify(fd: WalkedFd, info: FdInfo | undefined, patience: Patience, viewer?: number): HeldInotify | undefined
   /** Mappings of files of OLD. Throws ENOENT, ESRCH when the process has ended. */
@@ -34,7 +35,13 @@ export type HoldReader = {
   /** A place (`kind` is `cwd`, `root` or an fd with its number) held through a mount that shows other owners than OLD does. */
   obstacleOfPlace(pid: number, kind: string, place: Place | undefined, table: MountTable | undefined): Obstacle[]
   /** What of an fd cannot be moved, whatever the rest of the job is. */
-  obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[]
+  obstaclesOf(
+    pid: number,
+    fd: WalkedFd,
+    info: FdInfo | undefined,
+    table: MountTable | undefined,
+    tid: number,
+  ): Obstacle[]
 }
 
 /** @param destination devices of NEW, as stat(2) and as mountinfo tell it */
@@ -44,6 +51,7 @@ export function createHoldReader(
   destination: readonly bigint[],
 ): HoldReader {
   const watchNames = new WatchNames()
+  const findSocket = createSocketFinder({ path: storage.path, byDirectory: storage.byDirectory, sockets })
   return { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf }
 
   function heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined {
@@ -68,10 +76,20 @@ export function createHoldReader(
     }
   }
 
-  function heldFd(fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): HeldFd | undefined {
+  function heldFd(
+    fd: WalkedFd,
+    info: FdInfo | undefined,
+    table: MountTable | undefined,
+    tid: number,
+  ): HeldFd | undefined {
+    const bound = findSocket(fd, tid)
+    if (bound !== undefined && 'socket' in bound) return heldAs(fd, info, bound.inode, bound.socket)
     if (!isPath(fd.link)) return undefined
     const inode = heldInode(fd, table)
-    if (inode === undefined) return undefined
+    return inode && heldAs(fd, info, inode, undefined)
+  }
+
+  function heldAs(fd: WalkedFd, info: FdInfo | undefined, inode: HeldInode, socket: HeldSocket | undefined): HeldFd {
     const cloexec = (fd.flags & fileFlags.O_CLOEXEC) !== 0
     let flags = fd.flags & ~fileFlags.O_CLOEXEC
     // O_TMPFILE is two bits, of which one is O_DIRECTORY: opened with that again, a file would be none.
@@ -79,6 +97,7 @@ export function createHoldReader(
     return {
       fd: fd.fd,
       inode,
+      socket,
       flags,
       cloexec,
       offset: fd.offset,
@@ -187,17 +206,18 @@ export function createHoldReader(
     return [{ pid, kind: kind.split(' ')[0]!, what: `${kind} -> ${place.link.toString()}`, why }]
   }
 
-  function obstaclesOf(pid: number, fd: WalkedFd, info: FdInfo | undefined, table: MountTable | undefined): Obstacle[] {
+  function obstaclesOf(
+    pid: number,
+    fd: WalkedFd,
+    info: FdInfo | undefined,
+    table: MountTable | undefined,
+    tid: number,
+  ): Obstacle[] {
     const found: Obstacle[] = []
     const add = (kind: string, name: string, why: string) =>
       found.push({ pid, kind, what: `fd ${fd.fd} -> ${name}`, why })
-    const socket = /^socket:\[(\d+)\]$/.exec(fd.link.toString('latin1'))
-    if (socket !== null && sockets.has(Number(socket[1])))
-      add(
-        'socket',
-        'unix socket',
-        `is bound on OLD (${sockets.get(Number(socket[1]))!.name.toString()}); stop it listening there, or close its connections`,
-      )
+    const bound = findSocket(fd, tid)
+    if (bound !== undefined && 'why' in bound) add('socket', 'unix socket', bound.why)
     if (isPath(fd.link)) found.push(...obstacleOfPlace(pid, `fd ${fd.fd}`, fd, table))
     if (info === undefined) return found
     const isMarked = (mark: FanotifyMark, devices: readonly bigint[]) => {

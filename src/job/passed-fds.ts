@@ -4,6 +4,7 @@ import { closeSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { native } from '../native.js'
 import { gone } from './gone.js'
 import type { JobSnapshot, Obstacle } from './snapshot.js'
+import { socketNumber } from './sockets.js'
 import { below } from './storage.js'
 
 /** What is on its way to a job: fds on OLD, or fds that cannot be looked at. */
@@ -40,24 +41,27 @@ const patienceMs = 300
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
 
 /** What waits in these sockets, given a while to be received where anything of OLD does. */
-export function passedFdsAtLast(from: Buffer, sockets: readonly UnixSockets[]): PassedFds {
+export function passedFdsAtLast(from: Buffer, sockets: readonly UnixSockets[], bound: ReadonlySet<number>): PassedFds {
   const end = performance.now() + patienceMs
   for (;;) {
-    const passed = passedFds(from, sockets)
+    const passed = passedFds(from, sockets, bound)
     if (passed.obstacles.length === 0 || performance.now() > end) return passed
     Atomics.wait(nobodyWakes, 0, 0, 0.2)
   }
 }
 
-/** What waits in these sockets: those in which nothing at all does are passed over quickly. */
-export function passedFds(from: Buffer, sockets: readonly UnixSockets[]): PassedFds {
+/**
+ * What waits in these sockets: those in which nothing at all does are passed over quickly. `bound` are the numbers of unix sockets
+ * that move, which may be on their way as well.
+ */
+export function passedFds(from: Buffer, sockets: readonly UnixSockets[], bound: ReadonlySet<number>): PassedFds {
   const obstacles: Obstacle[] = []
   const warnings: string[] = []
   for (const { pid, tid, fd, waiting } of sockets.flatMap(socketsWithFds)) {
     const what = `fd ${fd} -> socket`
     const seen = peek(tid, fd)
     for (const path of seen)
-      if (below(from, path) !== undefined)
+      if (below(from, path) !== undefined || bound.has(socketNumber(path) ?? 0))
         obstacles.push({
           pid,
           kind: 'passed',

@@ -10,7 +10,7 @@ import type { ScanContext } from '../scan/process-holds.js'
 import { filterFor } from '../scan/scan.js'
 import { identifyStorage } from '../scan/storage.js'
 import { boundSockets } from '../scan/unix-sockets.js'
-import { unpackProcess, type WalkedProcess } from '../scan/walk.js'
+import { unpackProcess, type WalkedFd, type WalkedProcess } from '../scan/walk.js'
 import { numberDescriptions } from './descriptions.js'
 import { type ReadTable, withRegistrations } from './epolls.js'
 import { whyExeStays } from './exe-access.js'
@@ -29,6 +29,7 @@ import {
   type Obstacle,
   type Workplace,
 } from './snapshot.js'
+import { socketObstacles } from './sockets.js'
 import type { Storage } from './storage.js'
 
 const kcmp = { files: 2, fs: 3 } as const
@@ -129,12 +130,20 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
     return (
       maps.length > 0 ||
       tasks.some(
-        ({ cwd, root, exe, fds }) =>
+        ({ tid, cwd, root, exe, fds }) =>
           cwd !== undefined ||
           root !== undefined ||
           exe !== undefined ||
-          fds.some((fd) => isPath(fd.link) || heldInotify(fd, infoOf(fd), 'never') !== undefined),
+          fds.some(
+            (fd) => isPath(fd.link) || holdsSocket(fd, tid) || heldInotify(fd, infoOf(fd), 'never') !== undefined,
+          ),
       )
+    )
+  }
+
+  function holdsSocket(fd: WalkedFd, tid: number): boolean {
+    return (
+      heldFd(fd, undefined, undefined, tid) !== undefined || obstaclesOf(0, fd, undefined, undefined, tid).length > 0
     )
   }
 
@@ -158,14 +167,14 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
       const table = mountTableOf(pid)
       const viewer = alive.get(pid)?.sameView ? undefined : task.tid
       const infos = new Map(task.fds.map((fd) => [fd, infoOf(fd)]))
-      obstacles.push(...task.fds.flatMap((fd) => obstaclesOf(pid, fd, infos.get(fd), table)))
+      obstacles.push(...task.fds.flatMap((fd) => obstaclesOf(pid, fd, infos.get(fd), table, task.tid)))
       return {
         pid,
         tid: task.tid,
         open: task.open,
         size: sizes.get(task.tid),
         limit: openFdLimit(pid),
-        held: task.fds.flatMap((fd) => heldFd(fd, infos.get(fd), table) ?? []),
+        held: task.fds.flatMap((fd) => heldFd(fd, infos.get(fd), table, task.tid) ?? []),
         inotifies: task.fds.flatMap((fd) => heldInotify(fd, infos.get(fd), moment, viewer) ?? []),
         epolls: task.fds.flatMap((fd) => {
           const info = infos.get(fd)
@@ -192,7 +201,8 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
       // In the pause, what was not asked is: isSignalledAsBefore(). But not of a server that may have gone.
       numberDescriptions(read, moment === 'running' && isLocal(storage.path) ? 'likely' : 'all'),
     )
-    return { ...made, sharing, processes, tables, workplaces, obstacles: [...obstacles, ...unreachable] }
+    obstacles.push(...unreachable, ...socketObstacles(tables, moment))
+    return { ...made, sharing, processes, tables, workplaces, obstacles }
   }
 
   /** Undefined when it has ended. */

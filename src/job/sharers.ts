@@ -7,6 +7,7 @@ import type { JobPlan, NeededInode } from '../plan/job-plan.js'
 import type { WalkedProcess } from '../scan/walk.js'
 import type { JobReader } from './read-job.js'
 import { listPids } from './select.js'
+import { socketNumber } from './sockets.js'
 import { withoutTracers } from './tracers.js'
 
 export type Sharer = {
@@ -22,9 +23,14 @@ const kcmp = { file: 0, memory: 1 } as const
 /** Looks through all processes that are in sight but not in `pids`; one that may not be read cannot be named. */
 export function findSharers(reader: JobReader, plan: JobPlan, pids: ReadonlySet<number>): Sharer[] {
   const inodes = new Map(
-    plan.inodes.filter(({ kind }) => kind === 'file' || kind === 'fifo').map((inode) => [inode.key, inode]),
+    plan.inodes
+      .filter(({ kind }) => kind === 'file' || kind === 'fifo' || kind === 'socket')
+      .map((inode) => [inode.key, inode]),
   )
   if (inodes.size === 0) return []
+  const sockets = new Map(
+    plan.descriptions.flatMap(({ socket, inode }) => (socket ? [[socket.number, inode!.key]] : [])),
+  )
   const others = listPids().filter((pid) => !pids.has(pid) && pid !== process.pid)
   const found = reader
     .walk(others)
@@ -35,7 +41,10 @@ export function findSharers(reader: JobReader, plan: JobPlan, pids: ReadonlySet<
 
   function byFd({ pid, tasks }: WalkedProcess): Sharer[] {
     return tasks.flatMap(({ tid, fds }) =>
-      fds.flatMap(({ fd, device, inode: ino, flags }): Sharer[] => {
+      fds.flatMap(({ fd, link, device, inode: ino, flags }): Sharer[] => {
+        const bound = sockets.get(socketNumber(link) ?? 0)
+        if (bound !== undefined)
+          return [{ pid, what: `fd ${fd}`, key: bound, why: 'has a unix socket together with the job' }]
         const key = `${device}:${ino}`
         const inode = inodes.get(key)
         if (inode === undefined || (flags & fileFlags.O_PATH) !== 0) return []

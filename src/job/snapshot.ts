@@ -25,10 +25,29 @@ export function isElsewhere({ deleted, nlink, nameless, mode }: HeldInode): bool
   return deleted && nlink > 0 && !nameless && !isDirectory(mode)
 }
 
+/** A unix socket that is bound to a name on OLD, and is bound anew at NEW. */
+export type HeldSocket = {
+  /** As in "socket:[number]". */
+  readonly number: number
+  /** As given to bind(2). */
+  readonly name: Buffer
+  /** SOCK_*: socket(2). */
+  readonly type: number
+  /** Who has called listen(2), and with which backlog; undefined for one that does not listen. */
+  readonly listener: { readonly pid: number; readonly backlog: number } | undefined
+  /** Where the inode of its name is now, absolute. */
+  readonly path: Buffer
+  /** As sock_diag(7) tells them of all that have that name: the lower 32 bits, and the kernel's own dev_t. */
+  readonly fileInode: number
+  readonly fileDevice: number
+}
+
 /** One fd that leads to OLD. */
 export type HeldFd = {
   readonly fd: number
+  /** Of a unix socket: what its name leads to. */
   readonly inode: HeldInode
+  readonly socket?: HeldSocket | undefined
   /** As fdinfo shows them, without O_CLOEXEC: access mode, status flags, leftovers of creation flags. */
   readonly flags: number
   readonly cloexec: boolean

@@ -12,8 +12,25 @@ import { joinPath, type Storage } from './storage.js'
  * remembered lead to the right files, and the inode numbers are wrong all the same.
  */
 export function warningsFor(from: Storage, snapshot: JobSnapshot, leave: Leave = 'nothing'): string[] {
-  const paths = leave === 'nothing' ? [...rememberedPaths(from, snapshot), ...shells(from, snapshot)] : []
-  return [...paths, ...sqliteDatabases(from, snapshot), ...dovecotLogs(from, snapshot)]
+  const places =
+    leave === 'nothing'
+      ? [...rememberedPaths(from, snapshot), ...shells(from, snapshot), ...unixSocketNames(snapshot)]
+      : []
+  return [...places, ...sqliteDatabases(from, snapshot), ...dovecotLogs(from, snapshot)]
+}
+
+/** What is left at OLD is a socket that nobody listens to. */
+function unixSocketNames({ tables }: JobSnapshot): string[] {
+  const seen = new Set<number>()
+  return tables.flatMap(({ pid, held }) =>
+    held.flatMap(({ socket }) => {
+      if (socket === undefined || seen.has(socket.number)) return []
+      seen.add(socket.number)
+      return [
+        `process ${pid}: the unix socket ${socket.path.toString()} is reached at NEW only: clients that connect by the old path need it there (--leave symlink or --leave bind)`,
+      ]
+    }),
+  )
 }
 
 type Leave = NonNullable<MoveOptions['leave']>

@@ -23,6 +23,7 @@ import {
   openChannel,
   openInotify,
   openInTarget,
+  openSocket,
   raiseLimit,
   receiveAll,
   roomFor,
@@ -85,7 +86,7 @@ export function opensItself(
   units: ReadonlyMap<number, Unit>,
   options: Pick<CompileOptions, 'pathOf' | 'openedByTracer'>,
 ): boolean {
-  if (description.inode === undefined) return true // an inotify instance
+  if (description.inode === undefined || description.socket !== undefined) return true // an inotify instance or a unix socket
   if (description.role === 'mapped-before') return false // it is OLD's
   return (
     !options.openedByTracer.has(description.id) &&
@@ -151,6 +152,10 @@ function compileUnit(
       fresh.set(description.id, openInotify(builder, description.flags))
       continue
     }
+    if (description.socket !== undefined) {
+      fresh.set(description.id, openSocket(builder, description.socket.type, description.flags))
+      continue
+    }
     const path = options.pathOf(description.inode)!
     fresh.set(description.id, openInTarget(builder, path, flagsToOpen(description)))
   }
@@ -171,11 +176,11 @@ function compileUnit(
   builder.endPhase()
 
   // set
-  for (const { id, owner, inode, flags, locks, signalling, role } of own) {
+  for (const { id, owner, inode, socket, flags, locks, signalling, role } of own) {
     if (role !== undefined || owner.tid !== unit.tid || (flags & fileFlags.O_PATH) !== 0) continue
     const temporary = fresh.get(id)!
     if (signalling || (flags & fileFlags.O_ASYNC) !== 0) copySignalling(builder, owner.fd, temporary)
-    if ((flagsToOpen({ inode, flags }) & ~fileFlags.O_ASYNC) !== openFlags(flags))
+    if (socket !== undefined || (flagsToOpen({ inode, flags }) & ~fileFlags.O_ASYNC) !== openFlags(flags))
       builder.add('fcntl', [temporary, F_SETFL, flags & statusFlags & ~fileFlags.O_ACCMODE])
     for (const lock of locks) takeOwnLock(builder, temporary, lock)
     if (inode === undefined || !hasOffset(inode.mode)) continue
@@ -187,6 +192,10 @@ function compileUnit(
   builder.endPhase()
 
   // commit
+  // A listening socket remembers who called: SO_PEERCRED, which clients ask. Nobody can have connected before the first of these.
+  for (const { id, owner, socket } of own)
+    if (socket?.listener !== undefined && owner.tid === unit.tid)
+      builder.add('listen', [fresh.get(id)!, socket.listener.backlog])
   const kept: Argument[] = []
   const closed = new Set<number>()
   const closeTemporary = (id: number) => {

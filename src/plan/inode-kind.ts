@@ -30,5 +30,5 @@ export function hasOffset(mode: number): boolean {
 /** Whether epoll takes an fd on it: no files or directories. epoll_ctl(2), EPERM. */
 export function isPollable(mode: number): boolean {
   const kind = kindOf(mode)
-  return kind === 'fifo' || kind === 'device'
+  return kind === 'fifo' || kind === 'device' || kind === 'socket'
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What is to be done to a job, as plain data: planJob() makes it, compileJob() turns it into programs.
-import type { FdTable, HeldInode, HeldMapping, HeldWatch, Workplace } from '../job/snapshot.js'
+import type { FdTable, HeldInode, HeldMapping, HeldSocket, HeldWatch, Workplace } from '../job/snapshot.js'
 import type { FileLock } from '../proc/index.js'
 import type { InodeKind } from './inode-kind.js'
 import type { Refusal } from './move-plan.js'
@@ -30,6 +30,8 @@ export type Description = {
   readonly id: number
   /** Undefined for an inotify instance, which `watches` describes. */
   readonly inode: HeldInode | undefined
+  /** A unix socket, to be bound anew; `inode` is that of its name. */
+  readonly socket?: HeldSocket | undefined
   readonly watches: readonly HeldWatch[]
   readonly flags: number
   readonly signalling: boolean

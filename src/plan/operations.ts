@@ -114,6 +114,14 @@ export function openInotify(builder: Builder, flags: number): Argument {
   })
 }
 
+/** The tracer binds it (tracer/bound-again.ts); it belongs to the job from the beginning. */
+export function openSocket(builder: Builder, type: number, flags: number): Argument {
+  const result = { resultOf: builder.operations.length }
+  return builder.add('socket', [AF_UNIX, type | (flags & fileFlags.O_NONBLOCK) | SOCK_CLOEXEC, 0], {
+    undo: { syscall: 'close', args: [result] },
+  })
+}
+
 /** struct epoll_event of epoll_ctl(2): packed on x86_64 and nowhere else. */
 export function epollEvent(events: number, data: bigint): Buffer {
   const packed = process.arch === 'x64'

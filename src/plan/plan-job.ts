@@ -48,7 +48,11 @@ function neededInodes(snapshot: JobSnapshot): NeededInode[] {
     return draft
   }
   for (const { tid, held } of snapshot.tables) {
-    for (const { fd, inode, flags, locks } of held) {
+    for (const { fd, inode, socket, flags, locks } of held) {
+      if (socket !== undefined) {
+        need(inode, { path: socket.path })
+        continue
+      }
       const draft = need(inode, { tid, link: `fd/${fd}`, fd })
       const access = flags & fileFlags.O_ACCMODE
       if ((flags & fileFlags.O_PATH) === 0) {
@@ -74,16 +78,25 @@ function neededInodes(snapshot: JobSnapshot): NeededInode[] {
 function descriptionsOf(snapshot: JobSnapshot): Description[] {
   type Member = Description['members'][number]
   const found = new Map<number, Omit<Description, 'members'> & { members: Member[] }>()
-  const add = (tid: number, fd: number, cloexec: boolean, fresh: Omit<Description, 'members' | 'owner'>) => {
+  const add = (
+    { tid, pid }: JobSnapshot['tables'][number],
+    fd: number,
+    cloexec: boolean,
+    fresh: Omit<Description, 'members' | 'owner'>,
+  ) => {
     const known = found.get(fresh.id)
+    // Clients are told who has called listen(2).
+    const listens = fresh.socket?.listener?.pid === pid
+    if (known !== undefined && listens) found.set(fresh.id, { ...known, owner: { tid, fd } })
     if (known === undefined) found.set(fresh.id, { ...fresh, owner: { tid, fd }, members: [{ tid, fd, cloexec }] })
     else known.members.push({ tid, fd, cloexec })
   }
-  for (const { tid, held, inotifies } of snapshot.tables) {
-    for (const { fd, cloexec, description: id, inode, flags, locks, signalling } of held)
-      add(tid, fd, cloexec, { id, inode, flags, locks, signalling, watches: [] })
+  for (const table of snapshot.tables) {
+    const { held, inotifies } = table
+    for (const { fd, cloexec, description: id, inode, socket, flags, locks, signalling } of held)
+      add(table, fd, cloexec, { id, inode, socket, flags, locks, signalling, watches: [] })
     for (const { fd, cloexec, description: id, flags, watches } of inotifies)
-      add(tid, fd, cloexec, { id, inode: undefined, flags, locks: [], signalling: false, watches })
+      add(table, fd, cloexec, { id, inode: undefined, flags, locks: [], signalling: false, watches })
   }
   return [...found.values()]
 }
@@ -118,7 +131,8 @@ function refusalsOf(snapshot: JobSnapshot): Refusal[] {
 
   const named = new Set(neededInodes(snapshot).flatMap(({ key, names }) => (names.length > 0 ? [key] : [])))
   for (const { pid, held } of snapshot.tables) {
-    for (const { fd, inode, flags, locks, signalling } of held) {
+    for (const { fd, inode, socket, flags, locks, signalling } of held) {
+      if (socket !== undefined) continue // job/sockets.ts
       const what = `fd ${fd} -> ${show(inode)}`
       // fcntl(2) F_NOTIFY makes the caller the owner of the description; what it asked for nothing tells.
       if (signalling && kindOf(inode.mode) === 'directory')

@@ -17,6 +17,8 @@ export const syscallNames = [
   'chdir',
   'fchdir',
   'chroot',
+  'socket',
+  'listen',
   'socketpair',
   'recvmsg',
   'sendmsg',

@@ -58,6 +58,7 @@ export function describeMoved(moved: Moved): string {
   if (moved.exe) parts.push('executable')
   if (moved.mappings > 0) parts.push(count(moved.mappings, 'mapping'))
   if (moved.locks > 0) parts.push(count(moved.locks, 'lock'))
+  if (moved.sockets !== undefined) parts.push(count(moved.sockets, 'unix socket'))
   if (moved.watches > 0) parts.push(count(moved.watches, 'watch', 'watches'))
   return parts.join(', ') || 'nothing'
 }

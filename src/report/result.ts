@@ -11,6 +11,8 @@ export type Moved = {
   readonly mappings: number
   readonly locks: number
   readonly watches: number
+  /** Unix sockets that were bound anew; left out where there are none. They count as fds too. */
+  readonly sockets?: number
 }
 
 export type ProcessReport = {

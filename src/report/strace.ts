@@ -186,6 +186,8 @@ const signatures: { readonly [name in SyscallName]: readonly Format[] } = {
   chdir: [path],
   fchdir: [],
   chroot: [path],
+  socket: [names(known.socketFamilies), socketType],
+  listen: [],
   socketpair: [names(known.socketFamilies), socketType],
   recvmsg: [plain, plain, flags(known.messageFlags)],
   sendmsg: [plain, plain, flags(known.messageFlags)],

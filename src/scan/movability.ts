@@ -46,7 +46,7 @@ function whyItStays(hold: ProcessHold): string | undefined {
     case 'socket':
       return hold.state === 'connected'
         ? 'a connection accepted from a socket there cannot be moved: it has to be closed'
-        : 'a bound socket cannot be moved: the program has to bind it anew'
+        : undefined
     case 'io-uring':
       return 'files registered with io_uring cannot be moved: the program has to unregister them'
     default:

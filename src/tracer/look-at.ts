@@ -7,6 +7,7 @@ import { createJobReader, type JobReader } from '../job/read-job.js'
 import { checkTarget, hasEnded, parentsFirst, selectPids, withDescendants } from '../job/select.js'
 import { findSharers } from '../job/sharers.js'
 import type { JobSnapshot } from '../job/snapshot.js'
+import { boundNumbers } from '../job/sockets.js'
 import { assertApart, resolveStorage, type Storage } from '../job/storage.js'
 import { withoutTracers } from '../job/tracers.js'
 import { warningsFor } from '../job/warnings.js'
@@ -46,7 +47,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   const first = selectPids(request.select, own, reader.holders)
   for (const pid of first) isTarget(pid) // a process that was not named itself may be none
   const { pids, snapshot, plan } = closure(reader, request, first)
-  const passed = passedFdsAtLast(from.path, unixSockets(pids, snapshot))
+  const passed = passedFdsAtLast(from.path, unixSockets(pids, snapshot), boundNumbers(plan))
   const inFlight = [...findInFlight(from, to, snapshot), ...passed.obstacles].map((one) => ({
     code: 'ERR_FDMOVE_HOLD',
     ...one,

@@ -40,9 +40,10 @@ export const movedFlags = statusFlags & ~fileFlags.O_NOFOLLOW
 /** Of all tables, what the job tells while it is what the plan was made for. */
 export function expectedBefore({ units }: JobPlan): Expected[] {
   return units.flatMap((unit) =>
-    expectedOf(unit, ({ inode, flags, cloexec, signalling }) => {
+    expectedOf(unit, ({ inode, socket, flags, cloexec, signalling }) => {
       const [dev, ino] = inode.key.split(':')
-      const file = [BigInt(dev!), BigInt(ino!), BigInt(inode.mode), BigInt(inode.nlink)]
+      const named = [BigInt(dev!), BigInt(ino!), BigInt(inode.mode), BigInt(inode.nlink)]
+      const file = socket === undefined ? named : [anything, BigInt(socket.number), anything, anything]
       return [...file, BigInt(flags & plannedFlags), truth(cloexec), anything, signals(flags, signalling)]
     }),
   )
@@ -57,9 +58,10 @@ export function expectedAfter(
   const asynchronous = descriptions.filter(({ flags }) => (flags & fileFlags.O_ASYNC) !== 0)
   const owners = new Map(asynchronous.map(({ id, owner }) => [id, owner.tid]))
   return units.flatMap((unit) =>
-    expectedOf(unit, ({ inode, flags, cloexec, description }) => {
+    expectedOf(unit, ({ inode, socket, flags, cloexec, description }) => {
       const at = staged.get(inode.key)
-      const file = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
+      const named = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
+      const file = socket === undefined ? named : [anything, anything, anything, anything]
       const offset = offsets.get(description) ?? anything
       // O_ASYNC is set by the owner alone, when others may have looked already (plan/compile.ts): it is the one that tells.
       const isSetElsewhere = (owners.get(description) ?? unit.tid) !== unit.tid

@@ -97,6 +97,11 @@ export function report(
     to: to.toString(),
     processes: snapshot.processes.map(({ pid, comm }): ProcessReport => {
       const fds = snapshot.tables.filter((table) => table.pid === pid).reduce((sum, { held }) => sum + held.length, 0)
+      const sockets = new Set(
+        snapshot.tables
+          .filter((table) => table.pid === pid)
+          .flatMap(({ held }) => held.flatMap(({ socket, description }) => (socket ? [description] : []))),
+      ).size
       const places = snapshot.workplaces.filter((place) => place.pid === pid)
       const locks = snapshot.tables
         .filter((table) => table.pid === pid)
@@ -117,6 +122,7 @@ export function report(
             .filter((table) => table.pid === pid)
             .flatMap(({ inotifies }) => inotifies.flatMap(({ watches }) => watches.filter(({ inode }) => inode)))
             .length,
+          ...(sockets > 0 && { sockets }),
         },
       }
     }),

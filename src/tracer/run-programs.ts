@@ -5,10 +5,12 @@ import type { Staged } from '../copy/contract.js'
 import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { passedFds } from '../job/passed-fds.js'
+import { boundNumbers } from '../job/sockets.js'
 import { native, type Session } from '../native.js'
 import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { Description, JobPlan, Unit } from '../plan/job-plan.js'
+import type { BoundAgain } from './bound-again.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
@@ -35,6 +37,7 @@ export function runUntilCommitted(
   deadlineUs: number,
   ahead: Ahead | undefined,
   meanwhile: () => void,
+  bound: BoundAgain,
 ): Failed | undefined {
   const { plan, programs } = prepared
   const units = new Map(plan.units.map((unit) => [unit.tid, unit]))
@@ -91,6 +94,13 @@ export function runUntilCommitted(
       offsets.set(id, setPosition(sources.get(inode!.key)!, position, ours(id), `thread ${owner.tid}: fd ${owner.fd}`))
     }
     fillFifos(session, plan, fifos)
+    for (const one of plan.descriptions) {
+      if (one.socket === undefined) continue
+      count(session, 'bind')
+      const { key } = one.inode!
+      const place = { root: destination.root, at: staged.get(key)!, source: sources.get(key)! }
+      bound.bind(session, one, freshOf(one), place)
+    }
     // The files at NEW are complete, flags that forbid opening them included; from here on nothing of ours touches them, or a watch would tell of it.
     destination.seal(prepared.mayStayOpen)
     for (const watcher of prepared.watchers) {
@@ -208,11 +218,12 @@ export function checkQueues(session: Session, { watchers }: Pick<Prepared, 'watc
 }
 
 /** Nothing of OLD is on its way from one process to another: who receives it would have what nobody else has any more. NotYet. */
-export function checkPassed(from: Buffer, { sockets }: Pick<Prepared, 'sockets'>): void {
-  const [first] = passedFds(from, sockets).obstacles
+export function checkPassed(from: Buffer, { sockets, plan }: Pick<Prepared, 'sockets' | 'plan'>): void {
+  const bound = boundNumbers(plan)
+  const [first] = passedFds(from, sockets, bound).obstacles
   if (first === undefined) return
   throw new NotYet(`process ${first.pid}: ${first.what}: ${first.why}`, 'fds on their way had to be received first', {
-    isOver: () => passedFds(from, sockets).obstacles.length === 0,
+    isOver: () => passedFds(from, sockets, bound).obstacles.length === 0,
     code: 'ERR_FDMOVE_HOLD',
   })
 }

@@ -28,7 +28,12 @@ export function openSources(plan: JobPlan, opened: Map<string, number>, moment: 
 
 function sourceOf({ key, kind, names, ...allowed }: NeededInode, fd: number): CopySource {
   const { writers, mappedWritable, mappable, direct, leased } = allowed
-  return { key, fd, kind: kind as CopySource['kind'], names, writers, mappedWritable, mappable, direct, leased }
+  return { key, fd, kind: kindToMake(kind), names, writers, mappedWritable, mappable, direct, leased }
+}
+
+/** In the place of a unix socket a node is made, which the socket that is bound takes over: bound-again.ts. */
+function kindToMake(kind: NeededInode['kind']): CopySource['kind'] {
+  return kind === 'socket' ? 'device' : kind
 }
 
 /**

@@ -9,6 +9,7 @@ import type { JobSnapshot } from '../job/snapshot.js'
 import { native, type Session, type StoppedThread } from '../native.js'
 import type { UnitProgram } from '../plan/compile.js'
 import type { JobPlan } from '../plan/job-plan.js'
+import { BoundAgain, checkSockets } from './bound-again.js'
 import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
 import { type LandlockSuspects, refuseLandlocked } from './landlock.js'
 import type { Leave } from './leave.js'
@@ -118,6 +119,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
   let settled: SwitchOutcome['settled']
   let workplaces: readonly NamedWorkplace[]
   let doubts: readonly string[]
+  const bound = new BoundAgain()
   // From here on threads stand. freeze() lets everything go by itself when it fails.
   let threads = frozen(context, clock, context.pids)
   try {
@@ -148,6 +150,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     checkQueues(session, prepared)
     checkReaders(context, prepared)
     checkPassed(context.reader.path, prepared)
+    checkSockets(prepared)
     clock.mark('rescan')
 
     count(session, 'settle')
@@ -159,9 +162,17 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     let expected: Expected[] = []
     const hiddenFrom = new Set<number>()
     for (let attempt = 0; ; attempt++) {
-      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead, () => {
-        expected = expectedAfter(prepared.plan, staged, offsets)
-      })
+      const failed = runUntilCommitted(
+        context,
+        prepared,
+        offsets,
+        deadlineUs,
+        ahead,
+        () => {
+          expected = expectedAfter(prepared.plan, staged, offsets)
+        },
+        bound,
+      )
       if (failed === undefined) break
       rollback(session)
       ahead = undefined
@@ -174,13 +185,14 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     verify(session, prepared, staged, offsets, expected)
     clock.mark('verify')
     checkDeadline(deadlineUs)
+    bound.checkQuiet()
 
     context.leave?.apply()
   } catch (error) {
-    throw undone(session, error, clock)
+    throw withoutNames(undone(session, error, clock), bound)
   }
   // The job lives on NEW: what fails from here on is told, and undoes nothing.
-  const notes = [...doubts, ...tidyUp(context, prepared.programs, workplaces)]
+  const notes = [...doubts, ...tidyUp(context, prepared.programs, workplaces, bound)]
   clock.mark('resume')
   return {
     plan: prepared.plan,
@@ -252,15 +264,28 @@ function undone(session: Session, error: unknown, clock: Clock): FdmoveError {
   return withPause(failure, clock)
 }
 
+/** The job has its old sockets back, and runs: the names of the new ones go. One that may be half moved needs both. */
+function withoutNames(failure: FdmoveError, bound: BoundAgain): FdmoveError {
+  const left = failure.targetChanged ? [] : bound.takeBack()
+  if (left.length === 0) return failure
+  return new FdmoveError(failure.code, `${failure.message}; left behind at NEW: ${left.join(', ')}`, {
+    refusals: failure.refusals,
+    ...(failure.pause === undefined ? {} : { pause: failure.pause }),
+    cause: failure,
+  })
+}
+
 /** Closes what the programs needed and lets the job go; yields what went wrong. */
 function tidyUp(
   { session, destination }: SwitchContext,
   programs: readonly UnitProgram[],
   workplaces: readonly NamedWorkplace[],
+  bound: BoundAgain,
 ): string[] {
   const notes: string[] = []
   const steps = [
     () => session.commit(),
+    () => bound.keep(),
     () => finish(session, programs),
     () => keepPaths(session, workplaces),
     () => destination.sealReturned(),

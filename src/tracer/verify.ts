@@ -52,10 +52,12 @@ function differenceInProc(
     tid,
     Int32Array.from(held, ({ fd }) => fd),
   )
-  for (const [index, { fd, inode, flags: planned, cloexec, description }] of held.entries()) {
+  for (const [index, { fd, inode, socket, flags: planned, cloexec, description }] of held.entries()) {
     const [dev, ino, flags, offset] = states.subarray(index * 4, index * 4 + 4)
     const at = staged.get(inode.key)
-    if (at === undefined || BigInt.asUintN(64, dev!) !== at.dev || BigInt.asUintN(64, ino!) !== at.ino)
+    if (socket !== undefined) {
+      if (Number(ino) === socket.number) return { fd, aspect: 'the file' }
+    } else if (at === undefined || BigInt.asUintN(64, dev!) !== at.dev || BigInt.asUintN(64, ino!) !== at.ino)
       return { fd, aspect: 'the file' }
     if (((Number(flags) ^ planned) & movedFlags) !== 0) return { fd, aspect: 'the flags' }
     if (((Number(flags) & fileFlags.O_CLOEXEC) !== 0) !== cloexec) return { fd, aspect: 'close-on-exec' }

@@ -74,3 +74,10 @@ test('a root directory wants CAP_SYS_CHROOT, a watch nothing', () => {
   const watch = { kind: 'watch', fd: 3, wd: 1, mask: 2, device: 1n, inode: 2n } as const
   expect(whyNot({ ...watch, holder })).toBeUndefined()
 })
+
+test('a bound socket moves, a connection that was accepted from one does not', () => {
+  const socket = { kind: 'socket', holder, fd: 3, name: Buffer.from('/old/socket'), inode: 1 } as const
+  expect(whyNot({ ...socket, state: 'listening' })).toBeUndefined()
+  expect(whyNot({ ...socket, state: 'unconnected' })).toBeUndefined()
+  expect(whyNot({ ...socket, state: 'connected' })).toContain('cannot be moved')
+})
