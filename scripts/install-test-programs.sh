@@ -8,8 +8,8 @@ set -eu
 # program:package, looked for in PATH and in the directories of administrators
 programs='
   bwrap:bubblewrap cmake:cmake fuser:psmisc g++:g++ gdb:gdb lsof:lsof make:make mkfs.btrfs:btrfs-progs mkfs.ext4:e2fsprogs
-  mariadbd:mariadb-server mkfs.xfs:xfsprogs nginx:nginx-light ninja:ninja-build python3:python3 setfacl:acl setfattr:attr sqlite3:sqlite3
-  strace:strace
+  mariadbd:mariadb-server mkfs.xfs:xfsprogs nginx:nginx-light ninja:ninja-build python3:python3 redis-server:redis-server setfacl:acl setfattr:attr sqlite3:sqlite3
+  ss:iproute2 strace:strace
 '
 PATH=$PATH:/usr/sbin:/sbin
 missing=

@@ -44,14 +44,18 @@ export type HoldReader = {
   ): Obstacle[]
 }
 
-/** @param destination devices of NEW, as stat(2) and as mountinfo tell it */
+/**
+ * @param destination devices of NEW, as stat(2) and as mountinfo tell it
+ * @param networks one process of each network namespace, as last seen
+ */
 export function createHoldReader(
   { storage, mounts, sockets }: Pick<ScanContext, 'storage' | 'mounts' | 'sockets'>,
   ownTable: MountTable,
   destination: readonly bigint[],
+  networks: () => ReadonlyMap<number, number>,
 ): HoldReader {
   const watchNames = new WatchNames()
-  const findSocket = createSocketFinder({ path: storage.path, byDirectory: storage.byDirectory, sockets })
+  const findSocket = createSocketFinder({ path: storage.path, byDirectory: storage.byDirectory, sockets, networks })
   return { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf }
 
   function heldInode(place: Place, table: MountTable | undefined): HeldInode | undefined {

@@ -9,7 +9,7 @@ import { listPopulation, mountsById, readMountTables } from '../scan/namespaces.
 import type { ScanContext } from '../scan/process-holds.js'
 import { filterFor } from '../scan/scan.js'
 import { identifyStorage } from '../scan/storage.js'
-import { boundSockets } from '../scan/unix-sockets.js'
+import { type BoundSocket, boundSockets } from '../scan/unix-sockets.js'
 import { unpackProcess, type WalkedFd, type WalkedProcess } from '../scan/walk.js'
 import { numberDescriptions } from './descriptions.js'
 import { type ReadTable, withRegistrations } from './epolls.js'
@@ -65,15 +65,18 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
   if (ownTable === undefined) throw new FdmoveError('ERR_FDMOVE_INTERNAL', 'the mounts of this process cannot be read')
   const storage = identifyStorage(from, ownTable)
   const mounts = mountsById(tables)
-  const { sockets } = boundSockets(storage, population.networks)
+  const sockets = new Map<number, BoundSocket>()
+  let { networks } = population
   const context: ScanContext = { storage, mounts, tables, namespaceOf: population.mountNamespaceOf, sockets }
-  const filter: WalkFilter = { ...filterFor(context), epolls: true }
+  let filter: WalkFilter = { ...filterFor(context), epolls: true }
+  lookForSockets()
   const ownRoot = statSync('/', { bigint: true })
   const otherNames = new OtherNames(storage.path)
   const { heldInode, heldFd, heldInotify, heldMappings, obstacleOfPlace, obstaclesOf } = createHoldReader(
     context,
     ownTable,
     [to.dev, to.mount.device],
+    () => networks,
   )
 
   const look = (pids: readonly number[]) => native.walkNow(Int32Array.from(pids), filter)
@@ -97,6 +100,8 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         .filter(holdsAnything)
         .map(({ pid }) => pid),
     read(pids, moment = 'running') {
+      if (moment === 'running') networks = listPopulation().networks
+      lookForSockets()
       for (let looks = 1; ; looks++) {
         const snapshot = otherNames.fillIn(readOnce(pids, moment), moment)
         // What runs may change between two questions about one fd, or end: what looks odd is looked at again.
@@ -110,6 +115,13 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         Atomics.wait(nobodyWakes, 0, 0, looks) // so that it may come to its next step
       }
     },
+  }
+
+  /** Those that are bound there now: a server may begin to listen at any time. */
+  function lookForSockets(): void {
+    sockets.clear()
+    for (const [number, socket] of boundSockets(storage, networks).sockets) sockets.set(number, socket)
+    filter = { ...filter, sockets: [...sockets.keys()].sort((a, b) => a - b) }
   }
 
   function readOnce(pids: readonly number[], moment: Moment): JobSnapshot {

@@ -40,6 +40,8 @@ export type HeldSocket = {
   /** As sock_diag(7) tells them of all that have that name: the lower 32 bits, and the kernel's own dev_t. */
   readonly fileInode: number
   readonly fileDevice: number
+  /** Where clients may be that are connected to it: one process of each network namespace. */
+  readonly networks: ReadonlyMap<number, number>
 }
 
 /** One fd that leads to OLD. */

@@ -5,7 +5,6 @@ import { type NativeUnixSocket, native } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { JobPlan } from '../plan/job-plan.js'
 import { parseStatus } from '../proc/index.js'
-import { listPopulation } from '../scan/namespaces.js'
 import { allUnixSockets, type BoundSocket } from '../scan/unix-sockets.js'
 import type { WalkedFd } from '../scan/walk.js'
 import { gone } from './gone.js'
@@ -25,7 +24,9 @@ type Place = {
   /** OLD, without symbolic links. */
   readonly path: Buffer
   readonly byDirectory: boolean
+  /** Those that are bound there, and one process of each network namespace; both may be other ones with each walk. */
   readonly sockets: ReadonlyMap<number, BoundSocket>
+  readonly networks: () => ReadonlyMap<number, number>
   /** What a search has found. */
   readonly found: Map<number, Buffer>
 }
@@ -48,8 +49,8 @@ export function boundNumbers({ descriptions }: Pick<JobPlan, 'descriptions'>): R
 }
 
 /** What keeps a socket from being moved just now, and may end: it has connections, or somebody is connected to it. */
-export function whyBusy({ number, type, fileInode, fileDevice }: HeldSocket): string | undefined {
-  const { sockets: all, unknownNamespaces } = allUnixSockets(listPopulation().networks)
+export function whyBusy({ number, type, fileInode, fileDevice, networks }: HeldSocket): string | undefined {
+  const { sockets: all, unknownNamespaces } = allUnixSockets(networks)
   if (unknownNamespaces > 0) return 'may have connections in network namespaces that cannot be entered'
   const same = (one: NativeUnixSocket) => one.fileInode === fileInode && one.fileDevice === fileDevice
   // An accepted connection has the path of the socket that it was accepted from: unix_stream_connect() in net/unix/af_unix.c.
@@ -108,6 +109,7 @@ function look(place: Place, bound: BoundSocket, fd: WalkedFd, tid: number): Foun
     path: Buffer.concat([place.path, Buffer.from('/'), inode.relative]),
     fileInode: bound.fileInode,
     fileDevice: bound.fileDevice,
+    networks: place.networks(),
   }
   return { inode, socket }
 }

@@ -90,6 +90,35 @@ test('a process that was forked has the same new socket, and is needed for the m
   expect(await ask('stream', join(on.path, 'socket'))).toBe(`${target.pid} ${target.pid}`)
 })
 
+test('a server that begins to listen while its files are copied is moved with its socket', async ({
+  storage,
+  spawnProgram,
+}) => {
+  const [on, left] = [await storage('ext4'), await storage('ext4')]
+  writeFileSync(join(left.path, 'large'), Buffer.alloc(4 << 20, 'x'))
+  const script = `
+import socket, sys
+large = open('large')
+print('ready', flush=True)
+sys.stdin.readline()
+server = socket.socket(socket.AF_UNIX)
+server.bind('socket')
+server.listen()
+print('listens', flush=True)
+while True: server.accept()[0].sendall(b'served')`
+  const job = await spawnProgram([findProgram('python3')!, '-c', script], { cwd: left.path })
+  expect(await job.nextLine()).toBe('ready')
+  const moving = tryMove(job.pid, { old: left.path, new: on.path }, ['--bwlimit', '2M'])
+  await until('the copy', () => readdirSync(on.path).length > 1)
+  expect(await job.send('listen')).toBe('listens')
+  const moved = await moving
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(moved.json.processes[0]!.moved.sockets).toBe(1)
+  await left.umount()
+  const [told] = await once(createConnection(join(on.path, 'socket')), 'data')
+  expect(String(told)).toBe('served')
+})
+
 test('a server with accepted connections is refused until they are gone', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('unix-server', 'accept', 'stream', 'socket', 'chdir', dirs.old)
   await target.send('keep')
