@@ -80,11 +80,11 @@ export function createSocketFinder(given: Omit<Place, 'found'>): SocketFinder {
 function look(place: Place, bound: BoundSocket, fd: WalkedFd, tid: number): FoundSocket {
   const name = bound.name.toString()
   const why = (text: string) => ({ why: `is bound on OLD (${name}) and ${text}` })
+  const inode = inodeOf(place, bound, tid)
+  if (inode === 'elsewhere') return undefined
   if (bound.state === 'connected')
     return why('connected, which cannot be moved; stop it listening there, or close its connections')
   if (bound.peer !== 0) return why('connected to another socket, which cannot be moved; the program must close it')
-  const inode = inodeOf(place, bound, tid)
-  if (inode === 'elsewhere') return undefined
   if (inode === undefined)
     return why('its name does not lead to it any more, or was not found; the program must bind it anew')
   if (bound.name.includes('/../') || bound.name.subarray(0, 3).toString() === '../')
@@ -158,7 +158,8 @@ function inodeOf(place: Place, bound: BoundSocket, tid: number): HeldInode | 'el
   const named = pathOf(place, bound, tid)
   // The name may lead there through another mount: that which --leave has made, for one.
   const path = named !== undefined && below(place.path, named) !== undefined ? named : found(place, bound)
-  if (path === undefined) return named !== undefined && place.byDirectory ? 'elsewhere' : undefined
+  if (path === undefined)
+    return place.byDirectory && (named !== undefined || isElsewhere(place, bound)) ? 'elsewhere' : undefined
   const relative = below(place.path, path)!
   const status = lstatSync(path, { bigint: true })
   return {
@@ -171,6 +172,11 @@ function inodeOf(place: Place, bound: BoundSocket, tid: number): HeldInode | 'el
     deleted: false,
     nameless: false,
   }
+}
+
+/** Of one whose name leads to it no more. */
+function isElsewhere({ path }: Place, { name }: BoundSocket): boolean {
+  return name[0] === slash && below(path, name) === undefined
 }
 
 /** By the name, from the working directory of now where it is relative; undefined where that does not lead there. */

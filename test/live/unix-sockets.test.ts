@@ -4,7 +4,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, lstatSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { until } from '../helpers/deadline.js'
 import { findProgram } from '../helpers/find-program.js'
 import { tryMove } from '../helpers/move.js'
@@ -133,6 +133,23 @@ test('a server with accepted connections is refused until they are gone', async 
   await target.send('drop')
   const moved = await tryMove(target.pid, dirs)
   expect(moved.exitCode, moved.stderr).toBe(0)
+})
+
+test('a socket beside OLD, on the same file system, is not concerned, whoever is connected to it', async ({
+  dirs,
+  spawnTarget,
+}) => {
+  const path = join(dirname(dirs.old), 'beside')
+  const target = await spawnTarget('unix-server', 'accept', 'stream', path, 'chdir', dirs.old)
+  await target.send('keep')
+  const client = createConnection(path)
+  await once(client, 'data')
+  const moved = await tryMove(target.pid, dirs)
+  client.destroy()
+  expect(moved.exitCode, moved.stderr).toBe(0)
+  expect(moved.json.processes[0]!.moved).toMatchObject({ cwd: true, fds: 0 })
+  await target.send('drop')
+  expect(await ask('stream', path)).toBe(`${target.pid} ${target.pid}`)
 })
 
 test('a connection that waits to be accepted is not lost: the move fails until it is taken', async ({
