@@ -221,7 +221,8 @@ export function createHoldReader(
     const add = (kind: string, name: string, why: string) =>
       found.push({ pid, kind, what: `fd ${fd.fd} -> ${name}`, why })
     const bound = findSocket(fd, tid)
-    if (bound !== undefined && 'why' in bound) add('socket', 'unix socket', bound.why)
+    if (bound !== undefined && 'why' in bound)
+      found.push({ pid, kind: 'socket', what: `fd ${fd.fd} -> unix socket`, ...bound })
     if (isPath(fd.link)) found.push(...obstacleOfPlace(pid, `fd ${fd.fd}`, fd, table))
     if (info === undefined) return found
     const isMarked = (mark: FanotifyMark, devices: readonly bigint[]) => {

@@ -101,15 +101,15 @@ export function createJobReader(from: Buffer, to: Pick<Storage, 'dev' | 'mount'>
         .map(({ pid }) => pid),
     read(pids, moment = 'running') {
       if (moment === 'running') networks = listPopulation().networks
-      lookForSockets()
       for (let looks = 1; ; looks++) {
+        lookForSockets()
         const snapshot = otherNames.fillIn(readOnce(pids, moment), moment)
         // What runs may change between two questions about one fd, or end: what looks odd is looked at again.
         if (
           moment === 'standing' ||
           !isOdd(snapshot) ||
           looks === mostLooks ||
-          (!hasLostWatch(snapshot.tables) && native.fingerprint(Int32Array.from(pids), filter) === snapshot.fingerprint)
+          (!isFleeting(snapshot) && native.fingerprint(Int32Array.from(pids), filter) === snapshot.fingerprint)
         )
           return snapshot
         Atomics.wait(nobodyWakes, 0, 0, looks) // so that it may come to its next step
@@ -282,6 +282,11 @@ export function hasLostWatch(tables: JobSnapshot['tables']): boolean {
 const mostLooks = 10
 
 const nobodyWakes = new Int32Array(new SharedArrayBuffer(4))
+
+/** What is odd may be over in a moment, though nothing changes meanwhile: a connection is being served, a lock file that was watched is gone. */
+function isFleeting({ obstacles, tables }: JobSnapshot): boolean {
+  return hasLostWatch(tables) || obstacles.some(({ mayEnd }) => mayEnd)
+}
 
 /** Whether anything is there that a plan would refuse, and that may come of a look at something that was just changing. */
 function isOdd({ obstacles, processes, tables, workplaces }: JobSnapshot): boolean {

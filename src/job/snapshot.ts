@@ -96,6 +96,8 @@ export type Obstacle = {
   readonly kind: string
   readonly what: string
   readonly why: string
+  /** It may be over in a moment, as a connection is that is being served. */
+  readonly mayEnd?: boolean
 }
 
 /** One fd table: that of a process, or of threads that have their own. */

@@ -15,7 +15,7 @@ import { below } from './storage.js'
 /** What a bound socket is to a move: something that it holds, a reason why it stays, or none of OLD at all. */
 export type FoundSocket =
   | { readonly inode: HeldInode; readonly socket: HeldSocket }
-  | { readonly why: string }
+  | { readonly why: string; readonly mayEnd: boolean }
   | undefined
 
 export type SocketFinder = (fd: WalkedFd, tid: number) => FoundSocket
@@ -79,11 +79,11 @@ export function createSocketFinder(given: Omit<Place, 'found'>): SocketFinder {
 
 function look(place: Place, bound: BoundSocket, fd: WalkedFd, tid: number): FoundSocket {
   const name = bound.name.toString()
-  const why = (text: string) => ({ why: `is bound on OLD (${name}) and ${text}` })
+  const why = (text: string, mayEnd = false) => ({ why: `is bound on OLD (${name}) and ${text}`, mayEnd })
   const inode = inodeOf(place, bound, tid)
   if (inode === 'elsewhere') return undefined
   if (bound.state === 'connected')
-    return why('connected, which cannot be moved; stop it listening there, or close its connections')
+    return why('connected, which cannot be moved; stop it listening there, or close its connections', true)
   if (bound.peer !== 0) return why('connected to another socket, which cannot be moved; the program must close it')
   if (inode === undefined)
     return why('its name does not lead to it any more, or was not found; the program must bind it anew')
@@ -242,9 +242,10 @@ export function socketObstacles(tables: readonly FdTable[], moment: Moment): Obs
   const ringed = tables.find(({ rings }) => rings.length > 0)
   const isNew = firstOnly<number>()
   return held.flatMap(({ pid, fd, socket, inode, signalling, locks, description }): Obstacle[] => {
-    const obstacle = (why: string) => [
+    const obstacle = (why: string, mayEnd = false) => [
       {
         pid,
+        mayEnd,
         kind: 'socket',
         what: `fd ${fd} -> unix socket`,
         why: `is bound on OLD (${socket.name.toString()}) and ${why}`,
@@ -269,7 +270,7 @@ export function socketObstacles(tables: readonly FdTable[], moment: Moment): Obs
       return obstacle('its directory is watched by inotify, which would tell of it; the program must end the watch')
     // While it stands, it is asked once more right before the switch: that can be waited for.
     const busy = moment === 'running' ? whyBusy(socket) : undefined
-    return busy === undefined ? [] : obstacle(busy)
+    return busy === undefined ? [] : obstacle(busy, true)
   })
 }
 

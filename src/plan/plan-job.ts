@@ -123,7 +123,7 @@ function unitsOf(snapshot: JobSnapshot, sameView: ReadonlyMap<number, boolean>, 
 
 /** What a change here means for a single hold, scan/movability.ts says to the user of `fdmove scan`. */
 function refusalsOf(snapshot: JobSnapshot): Refusal[] {
-  const refusals: Refusal[] = snapshot.obstacles.map((one) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
+  const refusals: Refusal[] = snapshot.obstacles.map(({ mayEnd: _, ...one }) => ({ code: 'ERR_FDMOVE_HOLD', ...one }))
   const refuse = (pid: number, kind: string, what: string, why: string) =>
     refusals.push({ code: 'ERR_FDMOVE_HOLD', pid, kind, what, why })
   const show = (inode: HeldInode) =>

@@ -181,6 +181,13 @@ export function planAnew(context: SwitchTools, pids: readonly number[], deadline
       'what one of its watches was on had just been removed',
       { code: 'ERR_FDMOVE_HOLD' },
     )
+  const fleeting = snapshot.obstacles.find(({ mayEnd }) => mayEnd)
+  if (fleeting !== undefined)
+    throw new NotYet(
+      `process ${fleeting.pid}: ${fleeting.what}: ${fleeting.why}`,
+      'connections of a unix socket had to end first',
+      { code: 'ERR_FDMOVE_HOLD' },
+    )
   const { plan, io } = planWithIo(context.reader, snapshot)
   context.stageMore(plan, deadlineUs)
   return prepare(context, snapshot, io, unixSockets(pids, snapshot))
