@@ -44,9 +44,11 @@ export class BoundAgain {
   ): void {
     const path = at.names[0]!
     const { tid, fd } = description.owner
-    const old = session.takeFd(tid, fd)
-    const ours = session.takeFd(tid, fresh)
-    const parent = native.openBeneath(root, parentOf(path), O_RDONLY | O_DIRECTORY)
+    const [old, ours, parent] = openAll(
+      () => session.takeFd(tid, fd),
+      () => session.takeFd(tid, fresh),
+      () => native.openBeneath(root, parentOf(path), O_RDONLY | O_DIRECTORY),
+    )
     const binding: Binding = {
       description,
       old,
@@ -71,9 +73,15 @@ export class BoundAgain {
 
   /** Nothing is undone any more: what was in their places goes, and with our fds the old sockets do. */
   keep(): void {
+    const failures: unknown[] = []
     for (const binding of this.#bindings.splice(0)) {
-      closeAfter(binding, () => clear(binding))
+      try {
+        closeAfter(binding, () => clear(binding))
+      } catch (error) {
+        failures.push(error)
+      }
     }
+    if (failures.length > 0) throw failures[0]
   }
 
   /** All is as it was before; yields what could not be undone. */
@@ -189,6 +197,18 @@ function clear({ parent, inside }: Binding): void {
     native.unlinkAt(directory, name, true)
     if (own !== undefined) native.copyTimes(own, parent)
   }
+}
+
+/** Opens all of them, or none: a socket of OLD that stayed open here would keep it. */
+function openAll<Opened extends readonly (() => number)[]>(...opens: Opened): { [index in keyof Opened]: number } {
+  const fds: number[] = []
+  try {
+    for (const open of opens) fds.push(open())
+  } catch (error) {
+    for (const fd of fds) closeSync(fd)
+    throw error
+  }
+  return fds as { [index in keyof Opened]: number }
 }
 
 function closeAfter({ old, fresh, parent, inside }: Binding, action: () => void): void {
