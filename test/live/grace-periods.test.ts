@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The switch of the whole host that src/tracer/grace-periods.ts touches: no other move may go on meanwhile.
 import { accessSync, constants, readFileSync, watch } from 'node:fs'
+import type { Cleanup } from '../helpers/cleanup.js'
 import { until } from '../helpers/deadline.js'
 import { heldBelow, move, tryMove } from '../helpers/move.js'
 import { need } from '../helpers/skip.js'
@@ -19,6 +20,14 @@ function needKnob(context: Parameters<typeof need>[0]): void {
   need(context, 'rcu-expedited', writable && value() === '0', `${knob} cannot be set, or is set`)
 }
 
+/** Yields how often the switch has been written to since. */
+function countChanges(cleanup: Cleanup): () => number {
+  let seen = 0
+  const watching = watch(knob, () => seen++)
+  cleanup.add('directories', () => watching.close())
+  return () => seen
+}
+
 test('a table that threads share and that has to grow does so at once, and the kernel is as before', async ({
   dirs,
   spawnTarget,
@@ -27,11 +36,9 @@ test('a table that threads share and that has to grow does so at once, and the k
 }) => {
   needKnob({ skip })
   const target = await spawnTarget('hold', `many 600 rw,creat ${dirs.old}/f`, 'thread')
-  let seen = 0
-  const watching = watch(knob, () => seen++)
-  cleanup.add('directories', () => watching.close())
+  const changes = countChanges(cleanup)
   await move(target.pid, dirs)
-  await until('word of the change', () => seen > 0)
+  await until('word of the change', () => changes() > 0)
   expect(value()).toBe('0')
   expect(heldBelow(target.pid, dirs.new).length).toBe(600)
 })
@@ -56,9 +63,7 @@ test('no grace period is hurried for a table that threads share and that has roo
 }) => {
   needKnob({ skip })
   const target = await spawnTarget('hold', `many 20 rw,creat ${dirs.old}/f`, 'thread')
-  let seen = 0
-  const watching = watch(knob, () => seen++)
-  cleanup.add('directories', () => watching.close())
+  const changes = countChanges(cleanup)
   await move(target.pid, dirs)
-  expect(seen).toBe(0)
+  expect(changes()).toBe(0)
 })
