@@ -362,10 +362,12 @@ export type NativeCopy = {
     /** 0 unchanged, 1 append-only, 2 dirty-log, 3 compared, 4 cloned. */
     readonly proofs: Uint8Array
     readonly sizes: Float64Array
-    /** Bytes written, not yet durable. */
+    /** Bytes written, not yet durable, and the indexes of those where there are any. */
     readonly patched: Float64Array
-    /** What is as it was at noteAttributes(): 0 not all, 1 data and attributes but not the times, 2 all. */
+    readonly written: Uint32Array
+    /** What is as it was at noteAttributes(): 0 not all, 1 data and attributes but not the times, 2 all. The indexes of those with 0 and 1. */
     readonly sealed: Uint8Array
+    readonly unsealed: Uint32Array
   }
   /** Times; where `full`, also owner, mode and attributes; if `final`, the flags that forbid changes. `.index` as above. */
   sealAll(from: Int32Array, to: Int32Array, full: Uint8Array, final: boolean): void

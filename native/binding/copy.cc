@@ -3,6 +3,7 @@
 // synchronous. Nothing here may be called while a pass of the same object runs, except CopyControl's members.
 #include "binding/binding.h"
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -292,9 +293,15 @@ std::optional<std::pair<uint32_t, Failure>> first_failure(size_t count, const Wo
   return std::nullopt;
 }
 
+Napi::Uint32Array index_array(Napi::Env env, const std::vector<uint32_t>& indexes) {
+  auto array = Napi::Uint32Array::New(env, indexes.size());
+  std::ranges::copy(indexes, array.Data());
+  return array;
+}
+
 /**
- * settleAll(copies, deadlineUs, 'frozen' | 'running' | 'rehearse') -> {proofs, sizes, patched}, one number each (proofs as
- * in enum Proof). A rehearsal goes the same way and touches nothing: what has run before runs faster in the pause.
+ * settleAll(copies, deadlineUs, 'frozen' | 'running' | 'rehearse') -> {proofs, sizes, patched, sealed}, one number each (proofs and
+ * sealed as in their enums), and the indexes {written, unsealed}. A rehearsal goes the same way and touches nothing: what has run before runs faster in the pause.
  */
 Napi::Value settle_all(const Napi::CallbackInfo& info) {
   auto list = info[0].As<Napi::Array>();
@@ -323,18 +330,23 @@ Napi::Value settle_all(const Napi::CallbackInfo& info) {
   auto proofs = Napi::Uint8Array::New(info.Env(), count);
   auto sizes = Napi::Float64Array::New(info.Env(), count), patched = Napi::Float64Array::New(info.Env(), count);
   auto sealed = Napi::Uint8Array::New(info.Env(), count);
+  std::vector<uint32_t> written, unsealed;
   for (uint32_t i = 0; i < count; ++i) {
     const Settlement& settled = settlements[i];
     proofs[i] = static_cast<uint8_t>(settled.proof);
     sizes[i] = static_cast<double>(settled.size);
     patched[i] = static_cast<double>(settled.patched);
     sealed[i] = static_cast<uint8_t>(settled.sealed);
+    if (settled.patched > 0) written.push_back(i);
+    if (settled.sealed != Sealed::kWholly) unsealed.push_back(i);
   }
   auto result = Napi::Object::New(info.Env());
   result.Set("proofs", proofs);
   result.Set("sizes", sizes);
   result.Set("patched", patched);
+  result.Set("written", index_array(info.Env(), written));
   result.Set("sealed", sealed);
+  result.Set("unsealed", index_array(info.Env(), unsealed));
   return result;
 }
 

@@ -37,6 +37,7 @@ function pausePart(section) {
       spread(row.stood),
       spread(row.told),
       ratio('floor'),
+      ratio('floor without looks'),
       ratio('gdb recipe'),
       row.wallMs ? `${(row.wallMs.median / 1000).toFixed(2)} s` : '',
       String((row.seen ?? row.told).runs),
@@ -50,11 +51,26 @@ function pausePart(section) {
     heading('The pause', section),
     'Longest seen: the longest time between two looks at the clock of a thread of the job that does nothing else, without ' +
       'what it waited for a processor. Stood: the sum of all such times; gdb lets the job run for moments between calls, ' +
-      'fdmove never does. Told: what fdmove says. The ratios are of Stood. Floor: the same calls made by the job itself in a loop, plus the bare stop and resume of its threads by ptrace. ' +
+      'fdmove never does. Told: what fdmove says. The ratios are of Stood. Floor: the calls that fdmove makes in the job, made by the job itself in a loop, plus the bare stop and ' +
+      'resume of its threads by ptrace; without looks: those calls alone that move something, and none that asks how an fd is before and after. ' +
       'gdb recipe: the calls by hand in one `gdb -batch`, the files copied by `cp` while the job stands; it moves neither ' +
       'the working directory nor close-on-exec, and keeps no description shared. gdb moves one process at a time.',
     '![the pause by fds, threads and processes](bench.svg)',
-    markdown(['Job', 'By', 'Longest seen', 'Stood', 'Told', '× floor', '× gdb recipe', 'Start to end', 'Runs'], table),
+    markdown(
+      [
+        'Job',
+        'By',
+        'Longest seen',
+        'Stood',
+        'Told',
+        '× floor',
+        '× floor without looks',
+        '× gdb recipe',
+        'Start to end',
+        'Runs',
+      ],
+      table,
+    ),
     'Each fd, thread or process more costs (slope of a straight line through the medians):',
     markdown(['By', 'an fd', 'a thread', 'a process'], grows),
   ]

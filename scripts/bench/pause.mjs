@@ -99,25 +99,31 @@ async function recipe({ job, fds, from, to }) {
   return { ...(await sawPauses(job)), wallMs }
 }
 
-/** The same calls by the job itself, and the bare stop and resume of all its threads. */
-async function floor({ job, pids, place, shape }) {
+/**
+ * The same calls by the job itself, and the bare stop and resume of all its threads: all calls that fdmove makes in it, and those
+ * without which nothing moves, the looks left out.
+ */
+async function floors({ job, pids, place, shape }) {
   const to = join(place, 'floor')
   mkdirSync(to)
   for (let i = 0; i < shape.fds; i++) writeFileSync(join(to, `f${i}`), '')
   const calls = []
-  for (let i = 0; i < 15; i++) calls.push(Number(await job.ask(`floor ${to} ${shape.processes}`)) / 1000)
+  for (let i = 0; i < 15; i++)
+    calls.push((await job.ask(`floor ${to} ${shape.processes}`)).split(' ').map((text) => Number(text) / 1000))
   const stops = must(process.execPath, [join(root, 'scripts/bench/stop.mjs'), '15', ...pids.map(String)])
   rmSync(to, { recursive: true })
   const stop = summary(stops.trim().split('\n').map(Number))
-  const call = summary(calls)
-  return {
+  const withStop = (call) => ({
     median: call.median + stop.median,
     least: call.least + stop.least,
     most: call.most + stop.most,
     runs: 15,
-    stop: stop.median,
-    calls: call.median,
-  }
+  })
+  const [moving, all] = [0, 1].map((which) => withStop(summary(calls.map((call) => call[which]))))
+  return [
+    { name: 'floor', told: all },
+    { name: 'floor without looks', told: moving },
+  ]
 }
 
 /** Rows of { shape, name, seen, told, wallMs }; with `quick`, small shapes and few rounds. */
@@ -130,8 +136,8 @@ export async function measurePauses({ quick, tell }) {
     mkdirSync(from)
     const job = await start('job', from, shape.fds, shape.threads, shape.processes)
     const pids = [job.pid, ...childrenOf(job.pid)]
-    const bare = await floor({ job, pids, place, shape })
-    rows.push({ shape, name: 'floor', told: bare, seen: undefined })
+    const [floor, ...more] = await floors({ job, pids, place, shape })
+    for (const one of [floor, ...more]) rows.push({ shape, ...one })
     let turn = 0
     const most = quick ? 4_000 : 7_000 // milliseconds for each contestant
     const measure = async ({ name, rounds }, once) => {
@@ -145,7 +151,9 @@ export async function measurePauses({ quick, tell }) {
         return values.length > 0 ? summary(values) : undefined
       }
       rows.push({ shape, name, seen: of('seen'), stood: of('stood'), told: of('told'), wallMs: of('wallMs') })
-      tell(`${describe(shape)}: ${name}: stood ${of('stood').median.toFixed(0)} us, floor ${bare.median.toFixed(0)} us`)
+      tell(
+        `${describe(shape)}: ${name}: stood ${of('stood').median.toFixed(0)} us, floor ${floor.told.median.toFixed(0)} us`,
+      )
     }
     const all = contestants().filter(({ can }) => can === undefined || can(shape))
     for (const one of all.filter(({ fresh }) => !fresh))

@@ -38,7 +38,7 @@ export function renderPlot(rows) {
         .map((row) => ({ count: row.shape[by], us: pauseOf(row) }))
         .sort((one, other) => one.count - other.count)
       const line = points.map(({ count, us }) => `${x(count).toFixed(1)},${y(us).toFixed(1)}`).join(' ')
-      const dash = name === 'floor' ? ' stroke-dasharray="4 3"' : ''
+      const dash = name.startsWith('floor') ? ' stroke-dasharray="4 3"' : ''
       parts.push(`<polyline points="${line}" fill="none" stroke="${colours[number]}" stroke-width="2"${dash}/>`)
       for (const { count, us } of points)
         parts.push(

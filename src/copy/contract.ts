@@ -120,6 +120,8 @@ export type Destination = {
    * at NEW but those with these keys is open here: `Staged.fd` becomes a mere handle (O_PATH).
    */
   seal(mayStayOpen?: ReadonlySet<string>): void
+  /** Before the pause: seal() is going to be called with this very set, and shall not have to look at all files then. */
+  expectSeal(mayStayOpen: ReadonlySet<string>): void
   /**
    * SYNCHRONOUS, when nothing is undone any more and the job still stands: directories that the move that is undone has left at NEW get
    * the mode, the owner and the times that those of the job have by now.

@@ -12,7 +12,7 @@ import { Departed } from './departed.js'
 import { Directories, type Directory } from './directories.js'
 import { type DirtyLog, openDirtyLog } from './dirty-log.js'
 import { copyFailure } from './failure.js'
-import { type Item, Items, isLeftInPlain, noteAttributes, sealings, writersOf } from './items.js'
+import { type Item, type ItemList, Items, isLeftInPlain, listOf, noteAttributes, writersOf } from './items.js'
 import { checkBudget, createPasses, type PassItem } from './passes.js'
 import { checkNames, checkSpace, isLeftDirectory } from './placing.js'
 import { join, keyOf, relativeTo } from './relative-path.js'
@@ -21,7 +21,21 @@ import { openTree, type Tree } from './tree.js'
 /** As native/live_copy.h numbers them. */
 const proofs = ['unchanged', 'append-only', 'dirty-log', 'compared', 'cloned'] as const satisfies readonly Proof[]
 
-type Copied = Item & { readonly copy: LiveCopy }
+/** How much is as it was when the attributes were copied: nothing that is known, or data and attributes. native/live_copy.h. */
+const sealings = ['no', 'but for times'] as const
+type Sealed = (typeof sealings)[number]
+
+/** What is to become like what: `full` with owner, mode and attributes, and not the times alone. */
+type Sealing = {
+  readonly from: number
+  readonly to: number
+  readonly full: boolean
+  readonly what: () => Buffer | string
+}
+
+function isOurs({ foreign }: { readonly foreign: boolean }): boolean {
+  return !foreign
+}
 
 /** Up to here comparing in the pause costs less than a dirty log. */
 const smallFile = 512n << 10n
@@ -46,6 +60,8 @@ export function openDestination(options: DestinationOptions): Destination {
   })
   control.setRate(options.bytesPerSecond ?? 0)
   let open = true
+  /** The files of which not everything is as when their attributes were copied, by their keys; undefined where that is not known of any. */
+  let unsealed: Map<string, Sealed> | undefined
 
   const displayed = (source: CopySource): Buffer | string =>
     source.names[0] === undefined ? 'a deleted file' : join(options.from, source.names[0])
@@ -173,11 +189,8 @@ export function openDestination(options: DestinationOptions): Destination {
         if (source.kind === 'file') totalBytes += Number(native.inodeOf(source.fd).size)
       }
       // A trial, on what nobody else can open yet: better refused now than after hours of copying.
-      sealItems(
-        items.all().filter(({ staged }) => staged.staging === null),
-        true,
-        false,
-      )
+      const unnamed = items.all().filter(({ staged }) => staged.staging === null)
+      sealItems(unnamed, false)
       sealDirectories(false)
       report()
       await tree?.copy()
@@ -218,26 +231,27 @@ export function openDestination(options: DestinationOptions): Destination {
 
   /** Yields what became of each, in the order of `list`, to be asked when there is time. */
   function settleItems(
-    list: readonly Item[],
+    { all, copied, copies }: ItemList,
     deadlineUs: number,
     mode: 'frozen' | 'running' | 'rehearse',
   ): () => SettledFile[] {
-    const copied = list.filter((item): item is Copied => item.copy !== null)
     let outcome: ReturnType<typeof native.settleAll>
     try {
-      outcome = native.settleAll(
-        copied.map(({ copy }) => copy),
-        Math.round(deadlineUs),
-        mode,
-      )
+      outcome = native.settleAll(copies, Math.round(deadlineUs), mode)
     } catch (error) {
       const names = copied.map(({ staged }) => displayed(staged.source))
       throw failureIn(error, names)
     }
-    if (mode !== 'rehearse') noteSealed(copied, outcome)
+    if (mode === 'frozen') {
+      // A few of thousands: nothing in the pause looks at all of them.
+      unsealed = new Map()
+      for (const index of outcome.unsealed)
+        unsealed.set(copied[index]!.staged.source.key, sealings[outcome.sealed[index]!]!)
+    }
+    native.syncFiles(Array.from(outcome.written, (index) => copied[index]!.staged.fd))
     return () => {
       let index = 0
-      return list.map(({ staged, copy }): SettledFile => {
+      return all.map(({ staged, copy }): SettledFile => {
         const { key } = staged.source
         if (copy === null) return { key, bytes: 0n, copiedRunning: 0, copiedPaused: 0, proof: 'none' }
         const proof = proofs[outcome.proofs[index]!]!
@@ -248,34 +262,33 @@ export function openDestination(options: DestinationOptions): Destination {
     }
   }
 
-  /** What has been written now is made durable, and of the rest it is noted how much of it is as it was. */
-  function noteSealed(copied: readonly Copied[], outcome: ReturnType<typeof native.settleAll>): void {
-    const unsynced: number[] = []
-    copied.forEach((item, index) => {
-      item.sealed = sealings[outcome.sealed[index]!]!
-      if (outcome.patched[index]! > 0) unsynced.push(item.staged.fd)
-    })
-    native.syncFiles(unsynced)
+  /** Attributes and times as OLD has them. */
+  function sealItems(list: readonly Item[], final: boolean): void {
+    sealEach(list.map((item) => sealingOf(item, 'no')).filter(isOurs), final)
   }
 
-  /** Attributes and times as OLD has them; what an unchanged ctime vouches for is left out. */
-  function sealItems(list: readonly Item[], all: boolean, final: boolean): void {
-    const ours = list.filter(({ staged, sealed }) => !staged.foreign && (all || sealed !== 'wholly'))
-    const sealing = ours.map(({ staged, sealed }) => ({
-      from: staged.source.fd,
-      to: staged.fd,
-      full: all || sealed === 'no',
-      what: () => displayed(staged.source),
-    }))
-    sealEach(sealing, final)
+  /** The same, but for what an unchanged ctime vouches for. */
+  function sealChanged(final: boolean): void {
+    const { all, others } = items.list()
+    if (unsealed === undefined) {
+      sealItems(all, final)
+      return
+    }
+    const changed = [...unsealed].map(([key, sealed]) => sealingOf(items.get(key), sealed))
+    sealEach([...others.map((item) => sealingOf(item, 'no')), ...changed].filter(isOurs), final)
+  }
+
+  function sealingOf({ staged }: Item, sealed: Sealed): Sealing & { readonly foreign: boolean } {
+    const { source, fd, foreign } = staged
+    return { from: source.fd, to: fd, full: sealed === 'no', what: () => displayed(source), foreign }
   }
 
   /** The same of the directories that were made: of those that changed; or at last, the times of all. */
   function sealDirectories(final: boolean): void {
-    const unsealed = directories.takeUnsealed()
-    if (unsealed.size === 0 && !final) return
+    const touched = directories.takeUnsealed()
+    if (touched.size === 0 && !final) return
     // The tree tells of changes; of a directory outside nothing does.
-    const isFull = (directory: Directory) => unsealed.has(directory) || tree?.covers(directory.path) !== true
+    const isFull = (directory: Directory) => touched.has(directory) || tree?.covers(directory.path) !== true
     const sealing = directories.pairs.map(({ old, directory }) => ({
       from: old,
       to: directory.fd,
@@ -290,15 +303,7 @@ export function openDestination(options: DestinationOptions): Destination {
     for (const { staged } of list) if (staged.source.kind === 'file') native.toPathOnly(staged.fd)
   }
 
-  function sealEach(
-    list: readonly {
-      readonly from: number
-      readonly to: number
-      readonly full: boolean
-      readonly what: () => Buffer | string
-    }[],
-    final: boolean,
-  ): void {
+  function sealEach(list: readonly Sealing[], final: boolean): void {
     try {
       native.sealAll(
         Int32Array.from(list, ({ from }) => from),
@@ -336,20 +341,20 @@ export function openDestination(options: DestinationOptions): Destination {
 
     publish() {
       for (const item of items.all()) noteAttributes(item)
-      sealItems(items.all(), true, false)
+      sealItems(items.all(), false)
       const all = items.publish()
       sealDirectories(false)
       directories.sync()
       // Code that has run before runs faster in the pause.
       settleItems(all, 0, 'rehearse')
-      sealItems(all, false, false)
+      sealChanged(false)
       sealDirectories(false)
       findReturned()
     },
 
     settle(deadlineUs) {
       log?.drain()
-      const settled = settleItems(items.all(), deadlineUs, 'frozen')
+      const settled = settleItems(items.list(), deadlineUs, 'frozen')
       follow(deadlineUs)
       items.settleNames()
       departed?.follow(deadlineUs)
@@ -366,10 +371,10 @@ export function openDestination(options: DestinationOptions): Destination {
         late.push(source.key)
       }
       if (late.length > 0) {
-        const list = late.map((key) => items.get(key)) // one that came later may have taken a name of an earlier one
+        const list = listOf(late.map((key) => items.get(key))) // one that came later may have taken a name of an earlier one
         settleItems(list, deadlineUs ?? 0, 'running')
-        sealItems(list, true, false)
-        for (const item of list) items.publishNames(item)
+        sealItems(list.all, false)
+        for (const item of list.all) items.publishNames(item)
         sealDirectories(false)
         directories.sync()
       }
@@ -385,10 +390,12 @@ export function openDestination(options: DestinationOptions): Destination {
     },
 
     seal(mayStayOpen) {
-      sealItems(items.all(), false, true)
+      sealChanged(true)
       sealDirectories(true)
       closeFiles(mayStayOpen === undefined ? items.all() : items.but(mayStayOpen))
     },
+
+    expectSeal: (mayStayOpen) => void items.but(mayStayOpen),
 
     sealReturned() {
       const changed = [...returned].flatMap(([directory, from]) => {

@@ -16,13 +16,23 @@ export type Item = {
   readonly staged: StagedInode
   readonly result: Staged
   readonly copy: LiveCopy | null
-  /** How much is as it was when its attributes were copied. */
-  sealed: Sealed
 }
 
-/** Nothing that is known; data and attributes of OLD; its times as well. native/live_copy.h. */
-export const sealings = ['no', 'but for times', 'wholly'] as const
-export type Sealed = (typeof sealings)[number]
+export type Copied = Item & { readonly copy: LiveCopy }
+
+/** Items: those of them that are files, with their copies in the same order, and those that are none. */
+export type ItemList = {
+  readonly all: readonly Item[]
+  readonly others: readonly Item[]
+  readonly copied: readonly Copied[]
+  readonly copies: readonly LiveCopy[]
+}
+
+export function listOf(all: readonly Item[]): ItemList {
+  const copied = all.filter((item): item is Copied => item.copy !== null)
+  const others = all.filter(({ copy }) => copy === null)
+  return { all, others, copied, copies: copied.map(({ copy }) => copy) }
+}
 
 /** Before Linux 6.0 addresses had to be aligned like this everywhere: no program takes less for granted, whatever its device would allow. */
 const usualAlignment = 512
@@ -61,6 +71,9 @@ export class Items {
   /** Copies of directories that are elsewhere by now. */
   readonly #outdated: StagedInode[] = []
   #published = false
+  /** Of all items, as long as they are the same: the pause finds them made. */
+  #list: ItemList | undefined
+  #rest: { readonly of: ItemList; readonly keys: ReadonlySet<string>; readonly items: readonly Item[] } | undefined
 
   /** `lost` is told of each name that may have become free. */
   constructor(
@@ -80,15 +93,21 @@ export class Items {
     return this.#owners
   }
 
-  all(): Item[] {
-    return [...this.#items.values()]
+  list(): ItemList {
+    this.#list ??= listOf([...this.#items.values()])
+    return this.#list
   }
 
-  /** Those of other inodes than these. A look at the keys alone: in the pause that is quicker than one at every item. */
-  but(keys: ReadonlySet<string>): Item[] {
-    const rest: Item[] = []
-    for (const key of this.#items.keys()) if (!keys.has(key)) rest.push(this.#items.get(key)!)
-    return rest
+  all(): readonly Item[] {
+    return this.list().all
+  }
+
+  /** Those of other inodes than these; at once where they were asked for before. */
+  but(keys: ReadonlySet<string>): readonly Item[] {
+    const of = this.list()
+    if (this.#rest?.of !== of || this.#rest.keys !== keys)
+      this.#rest = { of, keys, items: of.all.filter(({ staged }) => !keys.has(staged.source.key)) }
+    return this.#rest.items
   }
 
   find(key: string): Item | undefined {
@@ -124,12 +143,7 @@ export class Items {
       const allowed = { ...writersOf(source), leased: source.leased ?? false }
       copy = new native.LiveCopy(source.fd, staged.fd, { ...allowed, patch: !staged.foreign })
     }
-    const item: Item = {
-      staged,
-      result,
-      copy,
-      sealed: 'no',
-    }
+    const item: Item = { staged, result, copy }
     this.#set(item)
     return item
   }
@@ -143,7 +157,7 @@ export class Items {
   }
 
   /** All get their names. What was renamed during the first look may be known by the name of another: only one has it. */
-  publish(): Item[] {
+  publish(): ItemList {
     for (const { staged } of this.all()) this.tree?.yield(staged.source.key, staged.source.names)
     for (const item of this.all()) {
       const { source } = item.staged
@@ -152,7 +166,7 @@ export class Items {
     }
     for (const item of this.all()) this.publishNames(item)
     this.#published = true
-    return this.all()
+    return this.list()
   }
 
   publishNames({ staged }: Item): void {
@@ -218,6 +232,7 @@ export class Items {
   discard(): readonly string[] {
     const left = [...this.#stagedInodes()].reverse().flatMap(discard)
     this.#items.clear()
+    this.#list = undefined
     this.#nameless.clear()
     return left
   }
@@ -250,6 +265,7 @@ export class Items {
     }
     if (kind !== 'directory') for (const path of names) this.#owners.set(keyOf(path), key)
     this.#items.set(key, item)
+    this.#list = undefined
     if (names.length === 0) this.#nameless.add(item)
   }
 
@@ -262,6 +278,7 @@ export class Items {
   /** A directory that was renamed is another one at NEW: made there, and filled by those who hold something in it. */
   #moveDirectory(item: Item, names: readonly Buffer[]): Item {
     this.#items.delete(item.staged.source.key)
+    this.#list = undefined
     this.#nameless.delete(item)
     this.#outdated.push(item.staged)
     for (const path of item.staged.source.names) if (!includes(names, path)) this.#deserted.set(keyOf(path), path)

@@ -102,10 +102,10 @@ export class BoundAgain {
 }
 
 /** What waits in a socket of the plan, or is connected to it, cannot be moved. Throws NotYet. */
-export function checkSockets({ plan }: Pick<Prepared, 'plan'>): void {
-  for (const description of plan.descriptions) {
-    const { socket, owner } = description
-    if (socket === undefined) continue
+export function checkSockets({ twins }: Pick<Prepared, 'twins'>): void {
+  for (const description of twins) {
+    const { owner } = description
+    const socket = description.socket!
     if (factsOf(owner.tid, owner.fd)?.waiting !== false) throw waiting(description)
     const busy = whyBusy(socket)
     if (busy === undefined) continue

@@ -14,6 +14,9 @@ const lookDeadlineUs = 2_000_000
 /** What is expected of the fds of one table, as Session.firstDifference() compares it. */
 export type Expected = { readonly tid: number; readonly fds: Int32Array; readonly numbers: BigInt64Array }
 
+/** The same of the time after the switch: `descriptions` are what the fds lead to, whose offsets the pause tells. */
+export type ExpectedAfter = Expected & { readonly descriptions: Int32Array }
+
 /** Fds that the job has been asked about, and what of them the look at the rest need not see. */
 export type Asked = { readonly asked: readonly Expected[]; readonly vouched: readonly Vouched[] }
 
@@ -28,6 +31,7 @@ const aspects = [
   'the offset',
   'who is signalled',
 ] as const
+const offsetAspect = aspects.indexOf('the offset')
 type Aspect = (typeof aspects)[number]
 
 const anything = -1n
@@ -49,25 +53,32 @@ export function expectedBefore({ units }: JobPlan): Expected[] {
   )
 }
 
-/** Of all tables, what the job tells after the switch if all is as planned. */
-export function expectedAfter(
-  { units, descriptions }: JobPlan,
-  staged: ReadonlyMap<string, Staged>,
-  offsets: ReadonlyMap<number, bigint>,
-): Expected[] {
+/**
+ * Of all tables, what the job tells after the switch if all is as planned. It is made before the pause, where a look at each fd would
+ * take its time: expectOffsets() adds what only the pause tells.
+ */
+export function expectedAfter({ units, descriptions }: JobPlan, staged: ReadonlyMap<string, Staged>): ExpectedAfter[] {
   const asynchronous = descriptions.filter(({ flags }) => (flags & fileFlags.O_ASYNC) !== 0)
   const owners = new Map(asynchronous.map(({ id, owner }) => [id, owner.tid]))
-  return units.flatMap((unit) =>
-    expectedOf(unit, ({ inode, socket, flags, cloexec, description }) => {
+  return units.flatMap((unit) => {
+    const expected = expectedOf(unit, ({ inode, socket, flags, cloexec, description }) => {
       const at = staged.get(inode.key)
       const named = [at?.dev ?? 0n, at?.ino ?? 0n, anything, anything]
       const file = socket === undefined ? named : [anything, anything, anything, anything]
-      const offset = offsets.get(description) ?? anything
       // O_ASYNC is set by the owner alone, when others may have looked already (plan/compile.ts): it is the one that tells.
       const isSetElsewhere = (owners.get(description) ?? unit.tid) !== unit.tid
-      return [...file, isSetElsewhere ? anything : BigInt(flags & movedFlags), truth(cloexec), offset, anything]
-    }),
-  )
+      return [...file, isSetElsewhere ? anything : BigInt(flags & movedFlags), truth(cloexec), anything, anything]
+    })
+    const held = unit.table?.held ?? []
+    return expected.map((one) => ({ ...one, descriptions: Int32Array.from(held, ({ description }) => description) }))
+  })
+}
+
+/** The offsets that descriptions had when the job was stopped are what it should tell of them. */
+export function expectOffsets(expected: readonly ExpectedAfter[], offsets: ReadonlyMap<number, bigint>): void {
+  for (const { numbers, descriptions } of expected)
+    for (let i = 0, at = offsetAspect; i < descriptions.length; i++, at += aspects.length)
+      numbers[at] = offsets.get(descriptions[i]!) ?? anything
 }
 
 function expectedOf({ tid, table }: Unit, numbersOf: (held: HeldFd) => readonly bigint[]): Expected[] {

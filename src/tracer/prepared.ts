@@ -6,13 +6,14 @@ import { type AsynchronousIo, findAsynchronousIo } from '../job/asynchronous-io.
 import { type UnixSockets, unixSockets } from '../job/passed-fds.js'
 import { hasLostWatch, type JobReader } from '../job/read-job.js'
 import type { JobSnapshot } from '../job/snapshot.js'
+import { boundNumbers } from '../job/sockets.js'
 import type { Session } from '../native.js'
 import { type CompileOptions, compileJob, phases, type UnitProgram } from '../plan/compile.js'
 import { isDirectory, isPollable } from '../plan/inode-kind.js'
 import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
-import { type Asked, type Expected, expectedBefore, isAsExpected } from './looks.js'
+import { type Asked, type Expected, type ExpectedAfter, expectedAfter, expectedBefore, isAsExpected } from './looks.js'
 import { NotYet } from './not-yet.js'
 import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
 import type { Views } from './views.js'
@@ -26,19 +27,24 @@ export type Prepared = {
   readonly numbers: readonly number[]
   /** What the job tells of its fds while it is as planned, where it is asked. */
   readonly before: readonly Expected[]
+  /** What it tells of them after the switch, where it is asked. */
+  readonly after: readonly ExpectedAfter[]
   /** The programs may open files at NEW before it is known whether the job is as planned: run-ahead.ts. */
   readonly mayRunAhead: boolean
   /** Fds of one inode, where there are several: whether they share a description has to be asked. */
   readonly alike: readonly (readonly Member[])[]
   /** Requests that go on without the threads. */
   readonly io: readonly AsynchronousIo[]
-  /** What of the plan needs more than the rest: the inodes of FIFOs; descriptions of directories, and inotify instances that watch. */
+  /** What of the plan needs more than the rest: the inodes of FIFOs; descriptions of directories, inotify instances that watch, and unix sockets. */
   readonly fifos: readonly string[]
   readonly directories: readonly Description[]
   readonly watchers: readonly Description[]
+  readonly twins: readonly Description[]
   readonly mayStayOpen: ReadonlySet<string>
   /** In which fds may wait to be received. */
   readonly sockets: readonly UnixSockets[]
+  /** The unix sockets that move, which may be on their way in others. */
+  readonly bound: ReadonlySet<number>
   /** A plan that holds for as long as the fingerprint does. */
   readonly steady: boolean
 }
@@ -93,8 +99,11 @@ export function prepare(
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
   const fifos = plan.inodes.flatMap(({ key, kind }) => (kind === 'fifo' ? [key] : []))
-  const special = { fifos, directories, watchers, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
-  return { snapshot, plan, programs, numbers, before, mayRunAhead, io, ...special, sockets, steady }
+  const twins = plan.descriptions.filter(({ socket }) => socket !== undefined)
+  const special = { fifos, directories, watchers, twins, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
+  const passing = { sockets, bound: boundNumbers(plan) }
+  const after = before.length > 0 ? expectedAfter(plan, staged) : []
+  return { snapshot, plan, programs, numbers, before, after, mayRunAhead, io, ...special, ...passing, steady }
 }
 
 /**

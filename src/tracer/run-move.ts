@@ -166,6 +166,7 @@ async function moveWith(
       hidden,
       views,
     })
+    destination.expectSeal(prepared.mayStayOpen)
     const led = waysOut(prepared.plan, prepared.snapshot, views)
     // Last of all: what the job writes from here on is what the pause has to copy.
     await collectGarbageInPeace()

@@ -5,12 +5,12 @@ import type { Staged } from '../copy/contract.js'
 import { isErrno } from '../copy/failure.js'
 import { FdmoveError } from '../errors.js'
 import { passedFds } from '../job/passed-fds.js'
-import { boundNumbers } from '../job/sockets.js'
 import { native, type Session } from '../native.js'
 import { flagsToOpen, opensItself, phases, type UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { Description, JobPlan, Unit } from '../plan/job-plan.js'
 import type { BoundAgain } from './bound-again.js'
+import { expectOffsets } from './looks.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
@@ -26,8 +26,7 @@ const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR'
 type Failed = { readonly tids: readonly number[]; readonly error: FdmoveError }
 
 /**
- * Phases open to commit over all units; `ahead` is what was done of them already, `meanwhile` what can be done
- * while the job commits. Yields what can be tried in another way;
+ * Phases open to commit over all units; `ahead` is what was done of them already. Yields what can be tried in another way;
  * throws the rest.
  */
 export function runUntilCommitted(
@@ -36,7 +35,6 @@ export function runUntilCommitted(
   offsets: Map<number, bigint>,
   deadlineUs: number,
   ahead: Ahead | undefined,
-  meanwhile: () => void,
   bound: BoundAgain,
 ): Failed | undefined {
   const { plan, programs } = prepared
@@ -94,8 +92,7 @@ export function runUntilCommitted(
       offsets.set(id, setPosition(sources.get(inode!.key)!, position, ours(id), `thread ${owner.tid}: fd ${owner.fd}`))
     }
     fillFifos(session, plan, fifos)
-    for (const one of plan.descriptions) {
-      if (one.socket === undefined) continue
+    for (const one of prepared.twins) {
       count(session, 'bind')
       const { key } = one.inode!
       const place = { root: destination.root, at: staged.get(key)!, source: sources.get(key)! }
@@ -112,7 +109,7 @@ export function runUntilCommitted(
     remapAll(plan.remaps, { session, programs, opened, deadlineUs })
     const besides = () => {
       if (!early) noteOffsets()
-      meanwhile()
+      expectOffsets(prepared.after, offsets)
     }
     for (const outcome of runAllAndLook(session, programs, 'commit', besides)) must(outcome)
     return undefined
@@ -218,8 +215,7 @@ export function checkQueues(session: Session, { watchers }: Pick<Prepared, 'watc
 }
 
 /** Nothing of OLD is on its way from one process to another: who receives it would have what nobody else has any more. NotYet. */
-export function checkPassed(from: Buffer, { sockets, plan }: Pick<Prepared, 'sockets' | 'plan'>): void {
-  const bound = boundNumbers(plan)
+export function checkPassed(from: Buffer, { sockets, bound }: Pick<Prepared, 'sockets' | 'bound'>): void {
   const [first] = passedFds(from, sockets, bound).obstacles
   if (first === undefined) return
   throw new NotYet(`process ${first.pid}: ${first.what}: ${first.why}`, 'fds on their way had to be received first', {

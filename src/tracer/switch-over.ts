@@ -13,7 +13,6 @@ import { BoundAgain, checkSockets } from './bound-again.js'
 import { keepPaths, type NamedWorkplace, workplacesOf } from './keep-path.js'
 import { type LandlockSuspects, refuseLandlocked } from './landlock.js'
 import type { Leave } from './leave.js'
-import { type Expected, expectedAfter } from './looks.js'
 import { areMappedAsBefore } from './mapped-as-before.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
@@ -159,20 +158,9 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
 
     workplaces = context.leave?.keepsPath === true ? workplacesOf(prepared.plan) : []
     const offsets = new Map<number, bigint>() // of each description, as the job left it
-    let expected: Expected[] = []
     const hiddenFrom = new Set<number>()
     for (let attempt = 0; ; attempt++) {
-      const failed = runUntilCommitted(
-        context,
-        prepared,
-        offsets,
-        deadlineUs,
-        ahead,
-        () => {
-          expected = expectedAfter(prepared.plan, staged, offsets)
-        },
-        bound,
-      )
+      const failed = runUntilCommitted(context, prepared, offsets, deadlineUs, ahead, bound)
       if (failed === undefined) break
       rollback(session)
       ahead = undefined
@@ -182,7 +170,7 @@ function stopAndSwitch(context: SwitchContext): SwitchOutcome {
     }
     clock.mark('switch')
 
-    verify(session, prepared, staged, offsets, expected)
+    verify(session, prepared, staged, offsets)
     clock.mark('verify')
     checkDeadline(deadlineUs)
     bound.checkQuiet()

@@ -6,18 +6,17 @@ import { FdmoveError } from '../errors.js'
 import { native, type Session } from '../native.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { Unit } from '../plan/job-plan.js'
-import { type Difference, differenceAfter, type Expected, movedFlags } from './looks.js'
+import { type Difference, differenceAfter, movedFlags } from './looks.js'
 import type { Prepared } from './prepared.js'
 import { verifyRemapped } from './remap.js'
 import { areGrouped } from './sharing.js'
 
-/** The job still stands, `expected` is what its fds should tell (looks.ts): what the kernel says of it, asked from inside the job or by /proc, must be what was planned. */
+/** The job still stands: what the kernel says of it, asked from inside the job (looks.ts) or by /proc, must be what was planned. */
 export function verify(
   session: Session,
-  { plan, alike }: Pick<Prepared, 'plan' | 'alike'>,
+  { plan, after, alike }: Pick<Prepared, 'plan' | 'after' | 'alike'>,
   staged: ReadonlyMap<string, Staged>,
   offsets: ReadonlyMap<number, bigint>,
-  expected: readonly Expected[],
 ): void {
   const wrong = (unit: Unit, what: string) => {
     throw new FdmoveError('ERR_FDMOVE_VERIFY', `process ${unit.pid}: ${what} is not as planned; the job was put back`, {
@@ -25,7 +24,7 @@ export function verify(
     })
   }
   for (const unit of plan.units) {
-    const found = differenceAfter(session, unit, expected)
+    const found = differenceAfter(session, unit, after)
     const different = found === 'unasked' ? differenceInProc(unit, staged, offsets) : found
     if (different !== undefined) wrong(unit, `${different.aspect} of fd ${different.fd}`)
     for (const name of ['cwd', 'root'] as const) {
