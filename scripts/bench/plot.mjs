@@ -4,7 +4,9 @@ import { time } from './page.mjs'
 import { pauseOf } from './pause.mjs'
 
 /** Told apart without seeing red and green. */
-const colours = ['#999999', '#4477aa', '#66ccee', '#ccbb44', '#ee6677', '#aa3377']
+const colours = ['#999999', '#bbbbbb', '#4477aa', '#66ccee', '#ccbb44', '#228833', '#ee6677', '#aa3377']
+const legendColumns = 4
+const legendLine = 20
 const panel = { width: 260, height: 260, left: 70, top: 40, gap: 40 }
 
 export function renderPlot(rows) {
@@ -48,13 +50,15 @@ export function renderPlot(rows) {
   }
   const width = panel.left + 3 * (panel.width + panel.gap)
   const legendY = panel.top + panel.height + 50
+  const height = legendY + Math.ceil(names.length / legendColumns) * legendLine
   names.forEach((name, index) => {
-    const x = panel.left + index * 165
+    const x = panel.left + (index % legendColumns) * (width / (legendColumns + 0.5))
+    const y = legendY + Math.floor(index / legendColumns) * legendLine
     parts.push(
-      `<rect x="${x}" y="${legendY - 9}" width="14" height="10" fill="${colours[index]}"/><text x="${x + 20}" y="${legendY}">${name}</text>`,
+      `<rect x="${x}" y="${y - 9}" width="14" height="10" fill="${colours[index]}"/><text x="${x + 20}" y="${y}">${name}</text>`,
     )
   })
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${legendY + 20}" width="${width}" font-family="sans-serif" font-size="12" fill="#222">
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" font-family="sans-serif" font-size="12" fill="#222">
 <rect width="100%" height="100%" fill="#fff"/>
 ${parts.join('\n')}
 </svg>
