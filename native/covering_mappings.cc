@@ -63,4 +63,9 @@ Result<std::vector<CoveringMapping>> covering_mappings(pid_t tid, const std::vec
   return found;
 }
 
+bool is_part_of(const CoveringMapping& one, const CoveringMapping& other) {
+  return other.start <= one.start && one.end <= other.end && one.protection == other.protection && one.inode == other.inode &&
+         one.offset - other.offset == one.start - other.start;
+}
+
 }  // namespace fdmove

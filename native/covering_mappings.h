@@ -16,6 +16,9 @@ struct CoveringMapping {
   uint64_t inode = 0;
 };
 
+/** Whether a mapping shows what a part of another one does, or all of it, at the same addresses. */
+bool is_part_of(const CoveringMapping& one, const CoveringMapping& other);
+
 /** The mapping that covers each of these addresses; all zeros where there is none. */
 Result<std::vector<CoveringMapping>> covering_mappings(pid_t tid, const std::vector<RemoteAddress>& addresses);
 

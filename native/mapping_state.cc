@@ -2,6 +2,7 @@
 #include "mapping_state.h"
 
 #include <algorithm>
+#include <charconv>
 #include <fcntl.h>
 #include <optional>
 #include <unistd.h>
@@ -25,10 +26,13 @@ constexpr size_t kInLargeRead = 8;
 std::string smaps_of(pid_t tid) { return "/proc/" + std::to_string(tid) + "/smaps"; }
 
 /** "7f1200-7f1300 r-xp ..."; false for a line of another kind. */
-bool parse_range(const std::string& line, MappingState& state) {
-  unsigned long start = 0, end = 0;
-  char permissions[5] = {};
-  if (sscanf(line.c_str(), "%lx-%lx %4s", &start, &end, permissions) != 3) return false;
+bool parse_range(std::string_view line, MappingState& state) {
+  uint64_t start = 0, end = 0;
+  const char* const last = line.data() + line.size();
+  auto [dash, no_start] = std::from_chars(line.data(), last, start, 16);
+  if (no_start != std::errc{} || dash == last || *dash != '-') return false;
+  auto [blank, no_end] = std::from_chars(dash + 1, last, end, 16);
+  if (no_end != std::errc{} || blank == last || *blank != ' ') return false;
   state = MappingState{start, end, {}, 0};
   return true;
 }
@@ -51,20 +55,23 @@ class SmapsReader {
     while (got == -1 && errno == EINTR) got = read(fd_, chunk, size);
     if (got == -1) return kernel_failure("read", tid_, smaps_of(tid_));
     text_.append(chunk, static_cast<size_t>(got));
+    const std::string_view text = text_;
     size_t at = 0;
-    for (size_t end; (end = text_.find('\n', at)) != std::string::npos; at = end + 1) take(text_.substr(at, end - at), heard);
+    for (size_t end; (end = text.find('\n', at)) != std::string_view::npos; at = end + 1) take(text.substr(at, end - at), heard);
     text_.erase(0, at);
     return got > 0;
   }
 
  private:
   template <class Heard>
-  void take(const std::string& line, const Heard& heard) {
-    if (line.rfind("VmFlags:", 0) == 0) {
+  void take(std::string_view line, const Heard& heard) {
+    constexpr std::string_view kKey = "ProtectionKey:";
+    if (line.starts_with("VmFlags:")) {
       current_.flags = line.substr(std::min(line.size(), size_t{9}));
       heard(current_);
-    } else if (line.rfind("ProtectionKey:", 0) == 0) {
-      current_.key = atoi(line.c_str() + 14);
+    } else if (line.starts_with(kKey)) {
+      line.remove_prefix(std::min(line.find_first_not_of(' ', kKey.size()), line.size()));
+      (void)std::from_chars(line.data(), line.data() + line.size(), current_.key);
     } else if (!line.empty() && (line[0] < 'A' || line[0] > 'Z') && parse_range(line, current_)) {
       begun_++;
     }

@@ -2,9 +2,8 @@
 #include "remap.h"
 
 #include <algorithm>
+#include <bitset>
 #include <memory>
-#include <set>
-#include <sstream>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,15 +39,32 @@ bool is_exe(pid_t tid, int fd) {
          exe.st_dev == file.st_dev && exe.st_ino == file.st_ino;
 }
 
+/** VmFlags as a set: two letters each. */
+class VmFlags {
+ public:
+  explicit VmFlags(std::string_view flags) {
+    for (size_t at = 0; at + 1 < flags.size();) {
+      if (flags[at] == ' ') at++;
+      else add(flags.substr(std::exchange(at, at + 2), 2));
+    }
+  }
+  void add(std::string_view flag) { set_.set(index(flag)); }
+  void remove(std::string_view flag) { set_.reset(index(flag)); }
+  bool operator==(const VmFlags&) const = default;
+
+ private:
+  static size_t index(std::string_view flag) { return (flag[0] & 31U) << 5 | (flag[1] & 31U); }
+  std::bitset<1 << 10> set_;
+};
+
 /**
  * The letters of VmFlags without those that say nothing of what the job asked for: soft-dirty, and that there are guards or were once, which
  * a mapping also gets from one that it becomes one with.
  */
-std::set<std::string> letters(const std::string& flags) {
-  std::istringstream words(flags);
-  std::set<std::string> set;
-  for (std::string word; words >> word;)
-    if (word != "sd" && word != "gu") set.insert(word);
+VmFlags letters(const std::string& flags) {
+  VmFlags set(flags);
+  set.remove("sd");
+  set.remove("gu");
   return set;
 }
 
@@ -298,14 +314,14 @@ Status Remapper::compare_states(std::vector<MappingState>& states) {
     const MappingStep& step = steps_[index];
     const MappingState& now = states[index];
     if (now.flags.empty()) continue;  // it is one with its neighbour now
-    std::set<std::string> before = letters(step.state.flags);
+    VmFlags before = letters(step.state.flags);
     // Private pages in what was never writable, a debugger or a uprobe made: written to by the job, they are counted as memory.
-    if (!step.move.shared && now.has("ac")) before.insert("ac");
+    if (!step.move.shared && now.has("ac")) before.add("ac");
     // Whether data may be made executable is asked of the mount (noexec), not of the file.
-    std::set<std::string> after = letters(now.flags);
+    VmFlags after = letters(now.flags);
     if (!step.state.has("ex")) {
-      before.erase("me");
-      after.erase("me");
+      before.remove("me");
+      after.remove("me");
     }
     if (now.key != step.state.key || after != before)
       return refusal("ERR_FDMOVE_VERIFY",

@@ -60,10 +60,18 @@ export type Session = {
   notes(): readonly string[]
   readDatum(tid: number, datum: number, size: number): Buffer
   /**
-   * Moves mappings of the processes of these threads, `moves` being a list for each; rollback() takes them back. `deadlineUs` is for
-   * each call, or batch of calls, `untilUs` for all (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE, ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
+   * Moves mappings of the processes of these threads; rollback() takes them back. `moves` and `fds` are a list for each: six numbers a
+   * mapping, which are start, end, offset, protection as firstOtherMapping() has it, and the indexes of the fds on NEW and on OLD among those of the
+   * process. `deadlineUs` is for each call, or batch of calls, `untilUs` for all (CLOCK_MONOTONIC). ERR_FDMOVE_MAX_PAUSE,
+   * ERR_FDMOVE_CHANGED, ERR_FDMOVE_VERIFY.
    */
-  remap(tids: Int32Array, moves: readonly (readonly MappingMove[])[], deadlineUs: number, untilUs: number): void
+  remap(
+    tids: Int32Array,
+    moves: readonly BigUint64Array[],
+    fds: readonly Int32Array[],
+    deadlineUs: number,
+    untilUs: number,
+  ): void
   /**
    * Makes it quick to ask how these mappings of the process of a thread are treated: what lies in front of them in smaps is passed
    * now, while the job runs. For the pause that follows.
@@ -108,18 +116,6 @@ export type Session = {
 }
 
 /** native/remap.h; the fds are the process's. */
-export type MappingMove = {
-  readonly start: bigint
-  readonly end: bigint
-  readonly offset: bigint
-  readonly read: boolean
-  readonly write: boolean
-  readonly execute: boolean
-  readonly shared: boolean
-  readonly freshFd: number
-  readonly oldFd: number
-}
-
 /** What became of a part of a program. `failedAt` is -1 or an index in the whole program. */
 export type PartOutcome = {
   readonly results: BigInt64Array
@@ -165,10 +161,10 @@ export type Native = {
   /** Lets our own table of fds grow by so many now, and not when they are opened: that may wait for milliseconds. */
   reserveFds(count: number): void
   /**
-   * Of the mapping that covers each of these addresses: start, end, protection (1 readable, 2 writable, 4 executable, 8 shared),
-   * offset, inode number; zeros where there is none.
+   * The first of these mappings that is not there, or not as it should be; -1 for none. Five numbers each: start, end, protection (1
+   * readable, 2 writable, 4 executable, 8 shared), offset, inode number. It may be larger: neighbours that are alike become one.
    */
-  mappingsAt(tid: number, addresses: BigUint64Array): BigUint64Array
+  firstOtherMapping(tid: number, expected: BigUint64Array): number
   /** The addresses of those pages of a private file mapping that are the process's own by now. ESRCH when it has ended. */
   changedPages(tid: number, start: bigint, end: bigint): BigUint64Array
   /** How many bytes of those pages other processes have as well, since fork(2). */

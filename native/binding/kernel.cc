@@ -200,18 +200,22 @@ Napi::Value mapping_flags(const Napi::CallbackInfo& info) {
 }
 
 /**
- * mappingsAt(tid, starts: BigUint64Array) -> BigUint64Array, of the mapping that covers each: start, end, protection as
- * mmap(2) has it with 8 for a shared one, offset, inode number; zeros where there is none.
+ * firstOtherMapping(tid, expected: BigUint64Array) -> the index of the first mapping that is not as expected, or -1. Five numbers each:
+ * start, end, protection as mmap(2) has it with 8 for a shared one, offset, inode number.
  */
-Napi::Value mappings_at(const Napi::CallbackInfo& info) {
-  Napi::BigUint64Array list = info[1].As<Napi::BigUint64Array>();
-  auto found = covering_mappings(static_cast<pid_t>(to_i64(info[0])), {list.Data(), list.Data() + list.ElementLength()});
+Napi::Value first_other_mapping(const Napi::CallbackInfo& info) {
+  auto numbers = info[1].As<Napi::BigUint64Array>();
+  std::vector<CoveringMapping> expected;
+  std::vector<RemoteAddress> starts;
+  for (size_t at = 0; at + 5 <= numbers.ElementLength(); at += 5) {
+    expected.push_back({numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3], numbers[at + 4]});
+    starts.push_back(expected.back().start);
+  }
+  auto found = covering_mappings(static_cast<pid_t>(to_i64(info[0])), starts);
   if (!found.ok()) return throw_failure(info.Env(), found.failure());
-  auto numbers = Napi::BigUint64Array::New(info.Env(), found->size() * 5);
-  size_t at = 0;
-  for (const CoveringMapping& one : *found)
-    for (uint64_t number : {one.start, one.end, one.protection, one.offset, one.inode}) numbers[at++] = number;
-  return numbers;
+  auto differs = std::mismatch(expected.begin(), expected.end(), found->begin(), [](const auto& one, const auto& there) { return is_part_of(one, there); });
+  const bool none = differs.first == expected.end();
+  return Napi::Number::New(info.Env(), none ? -1 : static_cast<double>(differs.first - expected.begin()));
 }
 
 /** changedPages(tid, start, end) -> BigUint64Array of the pages of a private file mapping that are the process's own by now. */
@@ -374,7 +378,7 @@ void register_kernel(Napi::Env env, Napi::Object exports) {
   exports.Set("toPathOnly", Napi::Function::New(env, to_path_only, "toPathOnly"));
   exports.Set("mappingFlags", Napi::Function::New(env, mapping_flags, "mappingFlags"));
   exports.Set("reserveFds", Napi::Function::New(env, reserve_fds, "reserveFds"));
-  exports.Set("mappingsAt", Napi::Function::New(env, mappings_at, "mappingsAt"));
+  exports.Set("firstOtherMapping", Napi::Function::New(env, first_other_mapping, "firstOtherMapping"));
   exports.Set("changedPages", Napi::Function::New(env, changed_pages, "changedPages"));
   exports.Set("sharedBytes", Napi::Function::New(env, shared_bytes, "sharedBytes"));
   exports.Set("hasLandlock", Napi::Function::New(env, has_landlock, "hasLandlock"));

@@ -5,30 +5,24 @@
 
 namespace fdmove::binding {
 
-namespace {
-
-MappingMove to_mapping_move(const Napi::Object& object) {
-  auto number = [&](const char* key) { return to_u64(object.Get(key)); };
-  auto flag = [&](const char* key) { return object.Get(key).ToBoolean().Value(); };
-  MappingMove move;
-  move.start = number("start");
-  move.end = number("end");
-  move.offset = number("offset");
-  move.read = flag("read");
-  move.write = flag("write");
-  move.execute = flag("execute");
-  move.shared = flag("shared");
-  move.fresh_fd = static_cast<int>(number("freshFd"));
-  move.old_fd = static_cast<int>(number("oldFd"));
-  return move;
-}
-
-}  // namespace
-
-std::vector<MappingMove> to_mapping_moves(const Napi::Value& value) {
+std::vector<MappingMove> to_mapping_moves(const Napi::Value& numbers, const Napi::Value& fds) {
+  constexpr size_t kNumbers = 6;
   std::vector<MappingMove> moves;
-  auto list = value.As<Napi::Array>();
-  for (uint32_t index = 0; index < list.Length(); index++) moves.push_back(to_mapping_move(list.Get(index).As<Napi::Object>()));
+  auto list = numbers.As<Napi::BigUint64Array>();
+  auto known = fds.As<Napi::Int32Array>();
+  for (size_t at = 0; at + kNumbers <= list.ElementLength(); at += kNumbers) {
+    const uint64_t protection = list[at + 3];
+    MappingMove& move = moves.emplace_back();
+    move.start = list[at];
+    move.end = list[at + 1];
+    move.offset = list[at + 2];
+    move.read = (protection & 1) != 0;
+    move.write = (protection & 2) != 0;
+    move.execute = (protection & 4) != 0;
+    move.shared = (protection & 8) != 0;
+    move.fresh_fd = known[static_cast<size_t>(list[at + 4])];
+    move.old_fd = known[static_cast<size_t>(list[at + 5])];
+  }
   return moves;
 }
 

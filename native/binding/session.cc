@@ -389,18 +389,18 @@ class Session : public Napi::ObjectWrap<Session> {
     return Napi::Boolean::New(info.Env(), *same);
   }
 
-  /** remap(tids, moves of each, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
+  /** remap(tids, moves of each, fds of each, deadlineUs of each call, untilUs: CLOCK_MONOTONIC). */
   Napi::Value remap(const Napi::CallbackInfo& info) {
     auto tids = info[0].As<Napi::Int32Array>();
-    Napi::Array lists = info[1].As<Napi::Array>();
+    Napi::Array moves = info[1].As<Napi::Array>(), fds = info[2].As<Napi::Array>();
     std::vector<Remapper::Request> requests;
     for (uint32_t at = 0; at < tids.ElementLength(); at++) {
       Remapper* on = remapper(tids[at]);
       if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "remap", Side::kTracer, tids[at]});
-      on->limit_calls(to_u64(info[2]));
-      requests.push_back({on, to_mapping_moves(lists.Get(at))});
+      on->limit_calls(to_u64(info[3]));
+      requests.push_back({on, to_mapping_moves(moves.Get(at), fds.Get(at))});
     }
-    Status moved = Remapper::move_all(requests, Deadline{to_u64(info[3]) * 1000});
+    Status moved = Remapper::move_all(requests, Deadline{to_u64(info[4]) * 1000});
     for (const Remapper::Request& request : requests)
       if (!request.on->note().empty()) notes_.insert(request.on->note());
     return finished(info.Env(), moved);

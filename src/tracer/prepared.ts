@@ -15,7 +15,8 @@ import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
 import { type Asked, type Expected, type ExpectedAfter, expectedAfter, expectedBefore, isAsExpected } from './looks.js'
 import { NotYet } from './not-yet.js'
-import { alikeIn, areGrouped, areTablesShared, isSignalledAsBefore, type Member } from './sharing.js'
+import { type PreparedRemap, prepareRemaps } from './remap.js'
+import { type Alike, alikeIn, areGrouped, areTablesShared, isSignalledAsBefore } from './sharing.js'
 import type { Views } from './views.js'
 
 /** A plan with its programs, made before the freeze and used if the job has not changed shape since. */
@@ -31,8 +32,9 @@ export type Prepared = {
   readonly after: readonly ExpectedAfter[]
   /** The programs may open files at NEW before it is known whether the job is as planned: run-ahead.ts. */
   readonly mayRunAhead: boolean
+  readonly remaps: readonly PreparedRemap[]
   /** Fds of one inode, where there are several: whether they share a description has to be asked. */
-  readonly alike: readonly (readonly Member[])[]
+  readonly alike: readonly Alike[]
   /** Requests that go on without the threads. */
   readonly io: readonly AsynchronousIo[]
   /** What of the plan needs more than the rest: the inodes of FIFOs; descriptions of directories, inotify instances that watch, and unix sockets. */
@@ -103,7 +105,8 @@ export function prepare(
   const special = { fifos, directories, watchers, twins, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
   const passing = { sockets, bound: boundNumbers(plan) }
   const after = before.length > 0 ? expectedAfter(plan, staged) : []
-  return { snapshot, plan, programs, numbers, before, after, mayRunAhead, io, ...special, ...passing, steady }
+  const remaps = prepareRemaps(plan.remaps, staged)
+  return { snapshot, plan, programs, numbers, before, after, mayRunAhead, remaps, io, ...special, ...passing, steady }
 }
 
 /**

@@ -8,7 +8,6 @@ import type { UnitProgram } from '../plan/compile.js'
 import { fileFlags } from '../plan/file-flags.js'
 import type { Description, Remap } from '../plan/job-plan.js'
 import { showMapping } from '../plan/mappings.js'
-import type { Argument } from '../plan/program.js'
 import type { Mapping } from '../proc/index.js'
 
 /** How long one call may take. Locking a large mapping in memory reads all of it. */
@@ -18,6 +17,34 @@ const callDeadlineUs = 2_000_000
 export function openOld({ flags }: Description, source: number | undefined): number {
   if (source === undefined) throw new FdmoveError('ERR_FDMOVE_INTERNAL', 'a mapped file has no source')
   return openSync(`/proc/self/fd/${source}`, flags | fileFlags.O_CLOEXEC)
+}
+
+/** What is to move of one memory as Session.remap() takes it, made before the pause. */
+export type PreparedRemap = {
+  readonly remap: Remap
+  /** The descriptions that are mapped through. */
+  readonly ids: readonly number[]
+  readonly moves: BigUint64Array
+  /** What is there afterwards: Native.firstOtherMapping(). */
+  readonly after: BigUint64Array
+}
+
+export function prepareRemaps(remaps: readonly Remap[], staged: ReadonlyMap<string, Staged>): PreparedRemap[] {
+  return remaps.map((remap) => {
+    const { mappings, exe } = remap
+    const through = [...mappings, ...(exe === undefined ? [] : [exe])]
+    const ids = [...new Set(through.flatMap(({ fresh, old }) => [fresh, old]))]
+    const at = new Map(ids.map((id, index) => [id, BigInt(index)]))
+    const moves = mappings.flatMap(({ mapping, fresh, old }) => {
+      const { start, end, offset } = mapping
+      return [start, end, offset, protectionOf(mapping), at.get(fresh)!, at.get(old)!]
+    })
+    const after = mappings.flatMap(({ mapping, inode }) => {
+      const { start, end, offset } = mapping
+      return [start, end, protectionOf(mapping), offset, staged.get(inode.key)?.ino ?? 0n]
+    })
+    return { remap, ids, moves: BigUint64Array.from(moves), after: BigUint64Array.from(after) }
+  })
 }
 
 export type RemapContext = {
@@ -47,82 +74,66 @@ export function checkNumberOfMappings(remaps: readonly Remap[], maxPauseUs: numb
 }
 
 /** Moves all mappings of all processes, then their executables. What fails is taken back by the session's rollback(). */
-export function remapAll(remaps: readonly Remap[], { session, programs, opened, deadlineUs }: RemapContext): void {
-  const placed = remaps.map((remap) => {
-    const { mapped } = programs.find(({ unit }) => unit.tid === remap.tid)!
-    const known = new Map<number, number>()
-    const fdOf = (id: number) => {
-      let fd = known.get(id)
-      if (fd === undefined) {
-        fd = numberOf(session, remap.tid, mapped.get(id)!, opened.get(remap.tid)!)
-        known.set(id, fd)
-      }
-      return fd
-    }
-    const moves = remap.mappings.map(({ mapping, fresh, old }) => ({
-      start: mapping.start,
-      end: mapping.end,
-      offset: mapping.offset,
-      read: mapping.read,
-      write: mapping.write,
-      execute: mapping.execute,
-      shared: mapping.shared,
-      freshFd: fdOf(fresh),
-      oldFd: fdOf(old),
-    }))
-    return { remap, moves, fdOf }
-  })
-  if (placed.length === 0) return
-  const tids = Int32Array.from(placed, ({ remap }) => remap.tid)
+export function remapAll(
+  prepared: readonly PreparedRemap[],
+  { session, programs, opened, deadlineUs }: RemapContext,
+): void {
+  if (prepared.length === 0) return
+  const byTid = new Map(programs.map((one) => [one.unit.tid, one]))
+  const fds = prepared.map(({ remap: { tid }, ids }) => numbersOf(session, byTid.get(tid)!, ids, opened.get(tid)!))
   session.remap(
-    tids,
-    placed.map(({ moves }) => moves),
+    Int32Array.from(prepared, ({ remap }) => remap.tid),
+    prepared.map(({ moves }) => moves),
+    fds,
     callDeadlineUs,
     deadlineUs,
   )
-  for (const { remap, fdOf } of placed)
-    if (remap.exe !== undefined) session.pointExe(remap.tid, fdOf(remap.exe.fresh), fdOf(remap.exe.old))
-}
-
-/** The fd that a program has in the process: the result of a call, or what one wrote into memory. */
-function numberOf(session: Session, tid: number, argument: Argument, results: BigInt64Array): number {
-  if (typeof argument === 'object' && 'resultOf' in argument) return Number(results[argument.resultOf])
-  if (typeof argument === 'object' && 'loadOf' in argument)
-    return session.readDatum(tid, argument.loadOf, argument.offset + 4).readInt32LE(argument.offset)
-  throw new FdmoveError('ERR_FDMOVE_INTERNAL', 'an fd to map through is none')
-}
-
-/** Throws ERR_FDMOVE_VERIFY unless every mapping is of the new file, as it was of the old one, and so is the executable. */
-export function verifyRemapped(remaps: readonly Remap[], staged: ReadonlyMap<string, Staged>): void {
-  for (const { pid, tid, mappings, exe } of remaps) {
-    const wrong = (what: string) =>
-      new FdmoveError('ERR_FDMOVE_VERIFY', `process ${pid}: ${what} is not as planned; the job was put back`, { pid })
-    const now = native.mappingsAt(
-      tid,
-      BigUint64Array.from(mappings, ({ mapping }) => mapping.start),
-    )
-    for (const [index, { mapping, inode }] of mappings.entries()) {
-      const at = staged.get(inode.key)
-      const [start, end, protection, offset, ino] = now.subarray(index * 5, index * 5 + 5)
-      const isThere =
-        at !== undefined &&
-        // It may be larger: neighbours that are alike become one.
-        start! <= mapping.start &&
-        mapping.end <= end! &&
-        protection === protectionOf(mapping) &&
-        mapping.offset - offset! === mapping.start - start! &&
-        ino === at.ino
-      if (!isThere) throw wrong(`mapping ${showMapping(mapping, inode)}`)
-    }
-    if (exe !== undefined) {
-      const at = staged.get(exe.inode.key)
-      const { dev, ino } = statSync(`/proc/${tid}/exe`, { bigint: true })
-      if (dev !== at?.dev || ino !== at.ino) throw wrong('the executable')
-    }
+  for (const [index, { remap, ids }] of prepared.entries()) {
+    if (remap.exe === undefined) continue
+    const [fresh, old] = [remap.exe.fresh, remap.exe.old].map((id) => fds[index]![ids.indexOf(id)]!)
+    session.pointExe(remap.tid, fresh!, old!)
   }
 }
 
-/** As Native.mappingsAt() tells it. */
+/** The fds that a program has in the process: results of calls, or what one wrote into memory. */
+function numbersOf(
+  session: Session,
+  { unit: { tid }, mapped }: UnitProgram,
+  ids: readonly number[],
+  results: BigInt64Array,
+): Int32Array {
+  const data = new Map<number, Buffer>()
+  return Int32Array.from(ids, (id) => {
+    const argument = mapped.get(id)
+    if (typeof argument === 'object' && 'resultOf' in argument) return Number(results[argument.resultOf])
+    if (typeof argument !== 'object' || !('loadOf' in argument))
+      throw new FdmoveError('ERR_FDMOVE_INTERNAL', 'an fd to map through is none')
+    const { loadOf, offset } = argument
+    let datum = data.get(loadOf)
+    if (datum === undefined || datum.length < offset + 4) {
+      datum = session.readDatum(tid, loadOf, offset + 4)
+      data.set(loadOf, datum)
+    }
+    return datum.readInt32LE(offset)
+  })
+}
+
+/** Throws ERR_FDMOVE_VERIFY unless every mapping is of the new file, as it was of the old one, and so is the executable. */
+export function verifyRemapped(prepared: readonly PreparedRemap[], staged: ReadonlyMap<string, Staged>): void {
+  for (const { remap, after } of prepared) {
+    const { pid, tid, mappings, exe } = remap
+    const wrong = (what: string) =>
+      new FdmoveError('ERR_FDMOVE_VERIFY', `process ${pid}: ${what} is not as planned; the job was put back`, { pid })
+    const other = mappings[native.firstOtherMapping(tid, after)]
+    if (other !== undefined) throw wrong(`mapping ${showMapping(other.mapping, other.inode)}`)
+    if (exe === undefined) continue
+    const at = staged.get(exe.inode.key)
+    const { dev, ino } = statSync(`/proc/${tid}/exe`, { bigint: true })
+    if (dev !== at?.dev || ino !== at.ino) throw wrong('the executable')
+  }
+}
+
+/** As Native.firstOtherMapping() has it. */
 function protectionOf({ read, write, execute, shared }: Mapping): bigint {
   return BigInt(Number(read) | (Number(write) << 1) | (Number(execute) << 2) | (Number(shared) << 3))
 }

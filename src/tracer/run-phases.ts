@@ -55,10 +55,6 @@ export function outcomesOf(programs: readonly UnitProgram[], parts: readonly Par
   return programs.map((one, index) => phaseOutcome(one, parts[index]!))
 }
 
-export function runPhase(session: Session, one: UnitProgram, phase: Phase): PhaseOutcome {
-  return phaseOutcome(one, session.run(one.unit.tid, one.ends[phases.indexOf(phase)]!, callDeadlineUs))
-}
-
 function phaseOutcome({ unit, program }: UnitProgram, { results, failedAt }: PartOutcome): PhaseOutcome {
   if (failedAt < 0) return { results, error: undefined, code: '', opening: false }
   const operation = program.operations[failedAt]!

@@ -17,10 +17,16 @@ import { checkDeadline } from './pause-clock.js'
 import { isAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
 import type { Ahead } from './run-ahead.js'
-import { callDeadlineUs, load, must, runAll, runAllAndLook, runPhase } from './run-phases.js'
+import { callDeadlineUs, load, must, runAll, runAllAndLook } from './run-phases.js'
 import { watchAgain } from './watch-again.js'
 
 const ownerMayNotOpen = new Set(['EACCES', 'EPERM', 'ENOENT', 'ELOOP', 'ENOTDIR', 'EINVAL'])
+
+/**
+ * So many fds may be on their way at the same time. With more than 2,024 the kernel waits until it has looked for some that nobody will
+ * receive (UNIX_INFLIGHT_SANE_USER in net/unix/garbage.c), and who has no CAP_SYS_RESOURCE may send no more than RLIMIT_NOFILE.
+ */
+const mostOnTheirWay = 500
 
 /** The owners of descriptions in these threads could not open them. */
 type Failed = { readonly tids: readonly number[]; readonly error: FdmoveError }
@@ -65,14 +71,22 @@ export function runUntilCommitted(
       opened.set(unit.tid, outcome.results)
     }
     if (failed.length > 0) return { tids: failed.map(({ tid }) => tid), error: failed[0]!.error }
+    let receiving: UnitProgram[] = []
+    let onTheirWay = 0
     for (const one of programs) {
       if (one.channel === undefined) continue
       const pair = session.readDatum(one.unit.tid, one.channel, 8)
       const sent = one.receives.map((passed) =>
         passed.kind === 'directory' ? directory(passed.key, one.unit) : ours(passed.id),
       )
+      if (onTheirWay + sent.length > mostOnTheirWay) {
+        for (const outcome of runAll(session, receiving, 'receive')) must(outcome)
+        receiving = []
+        onTheirWay = 0
+      }
       session.sendFds(one.unit.tid, pair.readInt32LE(0), sent)
-      must(runPhase(session, one, 'receive'))
+      receiving.push(one)
+      onTheirWay += sent.length
     }
     if (!alone) for (const outcome of runAll(session, programs, 'receive')) must(outcome)
     const set = alone ? undefined : runAll(session, programs, 'set').map(must)
@@ -106,7 +120,7 @@ export function runUntilCommitted(
     }
     checkDeadline(deadlineUs)
     session.shelter()
-    remapAll(plan.remaps, { session, programs, opened, deadlineUs })
+    remapAll(prepared.remaps, { session, programs, opened, deadlineUs })
     const besides = () => {
       if (!early) noteOffsets()
       expectOffsets(prepared.after, offsets)

@@ -28,10 +28,13 @@ export function isSignalledAsBefore({ tables }: JobSnapshot, vouched: readonly V
 }
 
 /** An fd, and the description that it should lead to. */
-export type Member = { readonly tid: number; readonly fd: number; readonly is: number }
+type Member = { readonly tid: number; readonly fd: number; readonly is: number }
+
+/** Fds, and for each the index of the first that leads to the same description: as Native.kcmpGroups() tells it. */
+export type Alike = { readonly tids: Int32Array; readonly fds: Int32Array; readonly groups: Int32Array }
 
 /** Fds of one inode, for each that has several: no others can share a description. */
-export function alikeIn({ tables }: JobSnapshot): Member[][] {
+export function alikeIn({ tables }: JobSnapshot): Alike[] {
   const byInode = new Map<string, Member[]>()
   const add = (tid: number, { fd, description, inode }: HeldFd) => {
     const member = { tid, fd, is: description }
@@ -40,25 +43,21 @@ export function alikeIn({ tables }: JobSnapshot): Member[][] {
     else alike.push(member)
   }
   for (const { tid, held } of tables) for (const one of held) add(tid, one)
-  return [...byInode.values()].filter(({ length }) => length > 1)
+  return [...byInode.values()].filter(({ length }) => length > 1).map(grouped)
+}
+
+function grouped(members: readonly Member[]): Alike {
+  const firsts = new Map<number, number>() // description -> index
+  for (const [index, { is }] of members.entries()) if (!firsts.has(is)) firsts.set(is, index)
+  return {
+    tids: Int32Array.from(members, ({ tid }) => tid),
+    fds: Int32Array.from(members, ({ fd }) => fd),
+    groups: Int32Array.from(members, ({ is }) => firsts.get(is)!),
+  }
 }
 
 /** Whether exactly those share a description that should. */
-export function areGrouped(members: readonly Member[]): boolean {
-  const groups = native.kcmpGroups(
-    kcmp.file,
-    Int32Array.from(members, ({ tid }) => tid),
-    Int32Array.from(members, ({ fd }) => fd),
-  )
-  const firsts = new Map<number, number>() // description -> group
-  const taken = new Set<number>()
-  return members.every(({ is }, index) => {
-    const group = groups[index]!
-    const known = firsts.get(is)
-    if (known !== undefined) return known === group
-    if (taken.has(group)) return false
-    firsts.set(is, group)
-    taken.add(group)
-    return true
-  })
+export function areGrouped({ tids, fds, groups }: Alike): boolean {
+  const now = native.kcmpGroups(kcmp.file, tids, fds)
+  return groups.every((group, index) => now[index] === group)
 }

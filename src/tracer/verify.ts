@@ -14,7 +14,7 @@ import { areGrouped } from './sharing.js'
 /** The job still stands: what the kernel says of it, asked from inside the job (looks.ts) or by /proc, must be what was planned. */
 export function verify(
   session: Session,
-  { plan, after, alike }: Pick<Prepared, 'plan' | 'after' | 'alike'>,
+  { plan, after, remaps, alike }: Pick<Prepared, 'plan' | 'after' | 'remaps' | 'alike'>,
   staged: ReadonlyMap<string, Staged>,
   offsets: ReadonlyMap<number, bigint>,
 ): void {
@@ -35,7 +35,7 @@ export function verify(
       if (dev !== at?.dev || ino !== at.ino) wrong(unit, `the ${name === 'cwd' ? 'working' : 'root'} directory`)
     }
   }
-  verifyRemapped(plan.remaps, staged)
+  verifyRemapped(remaps, staged)
   if (!alike.every(areGrouped))
     throw new FdmoveError('ERR_FDMOVE_VERIFY', 'which fds share a description is not as planned; the job was put back')
 }
