@@ -3,6 +3,7 @@ import { execa, type Options } from 'execa'
 import type { MoveFailure, MoveResult } from '../../src/report/result.js'
 import { slowness } from './deadline.js'
 import { commandPath } from './root.js'
+import { processesOf } from './threads-of.js'
 
 export type CommandResult = {
   readonly stdout: string
@@ -16,9 +17,12 @@ export type CommandResult = {
 
 export type CommandArgument = string | number
 
+/** Milliseconds until a command is told about that has not ended, and until it is killed. */
+const [asked, killed] = [48_000 * slowness, 50_000 * slowness]
+
 const commandOptions = {
   reject: false,
-  timeout: 50_000 * slowness,
+  timeout: killed,
   killSignal: 'SIGKILL',
   stdin: 'ignore',
 } as const satisfies Options
@@ -49,8 +53,14 @@ export async function runCommand(
   args: readonly CommandArgument[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<CommandResult> {
-  const result = await startCommand(args, env)
-  if (result.timedOut) throw new Error(`fdmove ${args.join(' ')}: did not end\n${result.stderr}`)
+  const running = startCommand(args, env)
+  let doing = ''
+  const look = setTimeout(() => {
+    const selected = args.flatMap((arg, at) => (args[at - 1] === '--pid' ? [Number(arg)] : []))
+    doing = [running.pid ?? 0, ...selected].map(processesOf).join('\n')
+  }, asked)
+  const result = await running.finally(() => clearTimeout(look))
+  if (result.timedOut) throw new Error(`fdmove ${args.join(' ')}: did not end\n${result.stderr}\n${doing}`)
   return {
     stdout: result.stdout,
     stderr: result.stderr,

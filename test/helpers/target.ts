@@ -10,6 +10,7 @@ import { execaSync } from 'execa'
 import type { Cleanup } from './cleanup.js'
 import { within } from './deadline.js'
 import { root } from './root.js'
+import { threadsOf } from './threads-of.js'
 
 /** How a program ended. */
 export type Ended = { readonly exitCode: number } | { readonly signal: number }
@@ -145,25 +146,6 @@ export async function spawnProgram(
     },
     hasEnded: () => result !== undefined,
     stderr: () => stderr,
-  }
-}
-
-/** State and system call of each thread, to tell what a process does that does not answer. */
-function threadsOf(pid: number): string {
-  const tasks = `/proc/${pid}/task`
-  const read = (tid: string, file: string) => {
-    try {
-      return readFileSync(`${tasks}/${tid}/${file}`, 'utf8').trim()
-    } catch (error) {
-      return (error as NodeJS.ErrnoException).code
-    }
-  }
-  try {
-    return readdirSync(tasks)
-      .map((tid) => `${tid}: ${/^State:\t(\w)/m.exec(read(tid, 'status') ?? '')?.[1]} ${read(tid, 'syscall')}`)
-      .join('; ')
-  } catch {
-    return 'no threads'
   }
 }
 
