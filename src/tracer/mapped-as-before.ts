@@ -15,19 +15,30 @@ export function approachMappings(session: Session, { processes }: JobSnapshot): 
     if (mappings.length > 0 && residentBytes(tid) >= worthApproaching) session.approachMappings(tid, startsOf(mappings))
 }
 
-/** Whether all mappings are treated, and their inodes linked, as they were for the snapshot. The job stands. */
-export function areMappedAsBefore(session: Session, { processes }: JobSnapshot): boolean {
+/** What Session.areTreatedAs() is asked of the mappings of a job, and one mapping of each inode. */
+export type MappedBefore = {
+  readonly tids: Int32Array
+  readonly starts: readonly BigUint64Array[]
+  readonly flags: readonly (readonly string[])[]
+  readonly inodes: readonly HeldMapping[]
+}
+
+export function mappedBefore({ processes }: JobSnapshot): MappedBefore {
   const mapping = processes.filter(({ pid, memory, mappings }) => memory === pid && mappings.length > 0)
-  if (mapping.length === 0) return true
   const inodes = new Map(mapping.flatMap(({ mappings }) => mappings.map((held) => [held.inode.key, held] as const)))
+  return {
+    tids: Int32Array.from(mapping, ({ tid }) => tid),
+    starts: mapping.map(({ mappings }) => startsOf(mappings)),
+    flags: mapping.map(({ mappings }) => mappings.map(({ flags }) => [...flags].join(' '))),
+    inodes: [...inodes.values()],
+  }
+}
+
+/** Whether all mappings are treated, and their inodes linked, as they were for the snapshot. The job stands. */
+export function areMappedAsBefore(session: Session, { tids, starts, flags, inodes }: MappedBefore): boolean {
+  if (tids.length === 0) return true
   try {
-    return (
-      session.areTreatedAs(
-        Int32Array.from(mapping, ({ tid }) => tid),
-        mapping.map(({ mappings }) => startsOf(mappings)),
-        mapping.map(({ mappings }) => mappings.map(({ flags }) => [...flags].join(' '))),
-      ) && [...inodes.values()].every(isInodeAsBefore)
-    )
+    return session.areTreatedAs(tids, starts, flags) && inodes.every(isInodeAsBefore)
   } catch (error) {
     return gone(error) ?? false // one was killed just now: it is planned anew, without it
   }

@@ -14,6 +14,7 @@ import type { Description, JobPlan } from '../plan/job-plan.js'
 import { refusedHold } from '../plan/move-plan.js'
 import { planJob } from '../plan/plan-job.js'
 import { type Asked, type Expected, type ExpectedAfter, expectedAfter, expectedBefore, isAsExpected } from './looks.js'
+import { type MappedBefore, mappedBefore } from './mapped-as-before.js'
 import { NotYet } from './not-yet.js'
 import { type PreparedRemap, prepareRemaps } from './remap.js'
 import { type Alike, alikeIn, areGrouped, areTablesShared, isSignalledAsBefore } from './sharing.js'
@@ -33,6 +34,7 @@ export type Prepared = {
   /** The programs may open files at NEW before it is known whether the job is as planned: run-ahead.ts. */
   readonly mayRunAhead: boolean
   readonly remaps: readonly PreparedRemap[]
+  readonly mapped: MappedBefore
   /** Fds of one inode, where there are several: whether they share a description has to be asked. */
   readonly alike: readonly Alike[]
   /** Requests that go on without the threads. */
@@ -105,8 +107,21 @@ export function prepare(
   const special = { fifos, directories, watchers, twins, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
   const passing = { sockets, bound: boundNumbers(plan) }
   const after = before.length > 0 ? expectedAfter(plan, staged) : []
-  const remaps = prepareRemaps(plan.remaps, staged)
-  return { snapshot, plan, programs, numbers, before, after, mayRunAhead, remaps, io, ...special, ...passing, steady }
+  const mapping = { remaps: prepareRemaps(plan.remaps, staged), mapped: mappedBefore(snapshot) }
+  return {
+    snapshot,
+    plan,
+    programs,
+    numbers,
+    before,
+    after,
+    mayRunAhead,
+    ...mapping,
+    io,
+    ...special,
+    ...passing,
+    steady,
+  }
 }
 
 /**

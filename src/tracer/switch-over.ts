@@ -210,7 +210,7 @@ function quietly(
   quiesce(session, waitedFor, sources, deadlineUs)
   if (
     isAsPrepared(context, prepared, pids, ahead) &&
-    areMappedAsBefore(session, prepared.snapshot) &&
+    areMappedAsBefore(session, prepared.mapped) &&
     prepared.io.every(({ into }) => untoldReads(into).length === 0) // else refused by the plan
   )
     return prepared
