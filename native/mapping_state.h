@@ -18,6 +18,8 @@ struct MappingState {
   int key = 0;        ///< protection key
 
   [[nodiscard]] bool has(std::string_view flag) const { return flags.find(flag) != std::string::npos; }
+  /** Whether it is locked page by page, as they come: MLOCK_ONFAULT of mlock2(2). Kernels that have no letters for it say "??". */
+  [[nodiscard]] bool is_locked_on_fault() const { return has("lo") && (has("lf") || has("??")); }
   /** Takes a flag away, and leaves a blank more. */
   void remove(std::string_view flag) {
     if (const size_t at = flags.find(flag); at != std::string::npos) flags.erase(at, flag.size());

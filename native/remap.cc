@@ -161,7 +161,7 @@ Status Remapper::advise(const MappingStep& step) {
  * mlockall(2) passes over that, and so it was before.
  */
 Status Remapper::lock(const MappingStep& step) {
-  const uint64_t when = step.state.has("lf") ? MLOCK_ONFAULT : 0;
+  const uint64_t when = step.state.is_locked_on_fault() ? MLOCK_ONFAULT : 0;
   auto locked = injector_.call("mlock2", SYS_mlock2, {step.move.start, step.move.size(), when});
   if (locked.ok()) return Done{};
   if (locked.failure().error != ENOMEM || locked.failure().side != Side::kTracee) return locked.failure();
@@ -297,8 +297,8 @@ Status Remapper::undo_defaults(const std::vector<MappingStep>& steps, std::vecto
   }
   for (size_t index : locked) {
     FDMOVE_TRY(make({"munlock", SYS_munlock, {steps[index].move.start, steps[index].move.size()}}));
-    states[index].remove("lo");
-    states[index].remove("lf");
+    for (std::string_view flag : {"lo", "lf", "??"})
+      if (!steps[index].state.has(flag)) states[index].remove(flag);
   }
   for (size_t index : merged) {
     FDMOVE_TRY(make({"madvise", SYS_madvise, {steps[index].move.start, steps[index].move.size(), MADV_UNMERGEABLE}}));

@@ -46,6 +46,7 @@ export const guestTests = [
       ],
       cwd: ['a job whose threads share one working directory', 'with the working directory moved too'],
       jobs: ['taken along with --with-sharers', 'may not open its own file any more has it handed over'],
+      mappings: ['mappings of every kind go over byte for byte'], // of a kernel that has no letters for all flags of mappings
       transaction: ['a job of two processes that share a description is as it was'],
       yama: ['under Yama scope'],
     }),
