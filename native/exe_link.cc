@@ -2,6 +2,7 @@
 #include "exe_link.h"
 
 #include <cstddef>
+#include <optional>
 #include <dirent.h>
 #include <linux/prctl.h>
 #include <sched.h>
@@ -39,14 +40,11 @@ Result<std::vector<uint64_t>> stat_fields(pid_t tid) {
   return fields;
 }
 
-/** The map of a process as it is, but for the executable. proc_pid_stat(5). */
-Result<prctl_mm_map> map_with_exe(const Injector& injector, int fd) {
-  pid_t tid = injector.tracee().tid();
+/** The map of a process as it is, with the break that it tells, but for the executable. proc_pid_stat(5). */
+Result<prctl_mm_map> map_with_exe(pid_t tid, uint64_t brk, int fd) {
   auto fields = stat_fields(tid);
   if (!fields.ok()) return fields.failure();
   if (fields->size() <= 51) return Failure{ENOSYS, "stat", Side::kTracer, tid};
-  auto brk = injector.call("brk", SYS_brk, {0});
-  if (!brk.ok()) return brk.failure();
   prctl_mm_map map{};
   map.start_code = (*fields)[26];
   map.end_code = (*fields)[27];
@@ -54,7 +52,7 @@ Result<prctl_mm_map> map_with_exe(const Injector& injector, int fd) {
   map.start_data = (*fields)[45];
   map.end_data = (*fields)[46];
   map.start_brk = (*fields)[47];
-  map.brk = *brk;
+  map.brk = brk;
   map.arg_start = (*fields)[48];
   map.arg_end = (*fields)[49];
   map.env_start = (*fields)[50];
@@ -98,9 +96,7 @@ pid_t number_of(pid_t parent, pid_t inner) {
   return depth > 1 ? find_traced_child(std::string(proc_field(*status, "Tgid")), depth, inner) : inner;
 }
 
-Result<long> set_map(Tracee& task, RemoteAddress map, const Deadline& deadline) {
-  return task.inject(SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, map, sizeof(prctl_mm_map), 0}, deadline);
-}
+arch::SyscallArgs set_map_args(RemoteAddress map) { return {PR_SET_MM, PR_SET_MM_MAP, map, sizeof(prctl_mm_map), 0}; }
 
 /**
  * Has it done by a task that lives for this one call, made with these flags beside CLONE_VM and CLONE_FILES. It first enters the
@@ -123,7 +119,7 @@ Result<long> set_map_by_helper(const Injector& injector, RemoteAddress map, uint
   }
   if (stopped.ok()) result = space < 0 ? 0 : helper.inject(SYS_setns, {static_cast<uint64_t>(space), CLONE_NEWUSER}, injector.deadline());
   else result = stopped.failure();
-  if (result.ok() && !is_error(*result)) result = set_map(helper, map, injector.deadline());
+  if (result.ok() && !is_error(*result)) result = helper.inject(SYS_prctl, set_map_args(map), injector.deadline());
   if (!helper.gone()) (void)helper.inject(SYS_exit, {0}, injector.deadline());
   if (!helper.gone()) return Failure{ETIMEDOUT, "exit", Side::kTracee, tid};
   // Not counted: failing on purpose here would leave a zombie to the job.
@@ -188,6 +184,84 @@ Result<long> set_map_in_made_namespace(const Injector& injector, RemoteAddress m
   return result;
 }
 
+/** How far one process has come. */
+struct Step {
+  explicit Step(const ExeChange& change) : injector(change.injector), fd(change.fd) {}
+
+  [[nodiscard]] Tracee& tracee() const { return injector->tracee(); }
+
+  void make_map() {
+    if (failure) return;
+    auto made = map_with_exe(tracee().tid(), static_cast<uint64_t>(result), fd);
+    if (made.ok()) map = *made;
+    else failure = made.failure();
+  }
+
+  void place_map() {
+    if (failure) return;
+    scratch = static_cast<RemoteAddress>(result);
+    Status placed = write_remote(tracee().tid(), scratch, &map, sizeof map);
+    if (!placed.ok()) failure = placed.failure();
+  }
+
+  /** Where it lacks the right to do it by itself. */
+  void try_otherwise() {
+    if (scratch == 0 || !failure || failure->error != EPERM || failure->side != Side::kTracee) return;
+    auto set = set_map_by_helper(*injector, scratch, CLONE_NEWUSER, -1);
+    if (!set.ok() && set.failure().side == Side::kTracee && set.failure().error == EPERM)
+      set = set_map_in_made_namespace(*injector, scratch, scratch + kReception);
+    failure.reset();
+    if (!set.ok()) failure = set.failure();
+    else if (is_error(*set)) failure = Failure{static_cast<int>(-*set), "prctl", Side::kTracee, tracee().tid(), nullptr, "of the executable"};
+  }
+
+  const Injector* injector;
+  int fd;
+  prctl_mm_map map{};
+  RemoteAddress scratch = 0;
+  long result = 0;  ///< of the last call
+  std::optional<Failure> failure;
+};
+
+/** One call in each that has not failed, at the same time. */
+template <class Args>
+void call_all(std::vector<Step>& steps, const char* name, long nr, const Args& args) {
+  std::vector<Tracee::Call> calls;
+  std::vector<Step*> calling;
+  for (Step& step : steps) {
+    if (step.failure) continue;
+    if (step.injector->faults().hit()) {
+      step.failure = Failure{EIO, name, Side::kTracee, step.tracee().tid(), nullptr, "failed on purpose"};
+      continue;
+    }
+    calls.push_back({&step.tracee(), nr, args(step)});
+    calling.push_back(&step);
+  }
+  if (calls.empty()) return;
+  auto results = Tracee::inject_together(calls, calling.front()->injector->deadline());
+  for (size_t at = 0; at < calling.size(); at++) {
+    Step& step = *calling[at];
+    if (!results[at].ok()) step.failure = results[at].failure();
+    else if (is_error(*results[at])) step.failure = Failure{static_cast<int>(-*results[at]), name, Side::kTracee, step.tracee().tid()};
+    else step.result = *results[at];
+  }
+}
+
+/** Not counted for the fault injection: what is ours has to go. */
+void unmap_all(std::vector<Step>& steps) {
+  std::vector<Tracee::Call> calls;
+  std::vector<Step*> calling;
+  for (Step& step : steps) {
+    if (step.scratch == 0 || step.tracee().gone()) continue;
+    calls.push_back({&step.tracee(), SYS_munmap, {step.scratch, kScratch}});
+    calling.push_back(&step);
+  }
+  if (calls.empty()) return;
+  auto results = Tracee::inject_together(calls, calling.front()->injector->deadline());
+  for (size_t at = 0; at < calling.size(); at++)
+    if (!results[at].ok() && !calling[at]->failure) calling[at]->failure = results[at].failure();
+}
+
 }  // namespace
 
 bool can_set_exe() {
@@ -195,26 +269,20 @@ bool can_set_exe() {
   return prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) == 0 && size == sizeof(prctl_mm_map);
 }
 
-Status set_exe(const Injector& injector, int fd) {
-  Tracee& tracee = injector.tracee();
-  auto map = map_with_exe(injector, fd);
-  if (!map.ok()) return map.failure();
-  auto scratch = injector.call("mmap", SYS_mmap, {0, kScratch, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0});
-  if (!scratch.ok()) return scratch.failure();
-  Status status = write_remote(tracee.tid(), *scratch, &*map, sizeof *map);
-  if (status.ok() && injector.faults().hit())
-    status = Failure{EIO, "prctl", Side::kTracee, tracee.tid(), nullptr, "failed on purpose"};
-  if (status.ok()) {
-    auto set = set_map(tracee, *scratch, injector.deadline());
-    if (set.ok() && *set == -EPERM) set = set_map_by_helper(injector, *scratch, CLONE_NEWUSER, -1);
-    if (!set.ok() && set.failure().side == Side::kTracee && set.failure().error == EPERM)
-      set = set_map_in_made_namespace(injector, *scratch, *scratch + kReception);
-    if (!set.ok()) status = set.failure();
-    else if (is_error(*set)) status = Failure{static_cast<int>(-*set), "prctl", Side::kTracee, tracee.tid(), nullptr, "of the executable"};
-  }
-  auto unmapped = tracee.inject(SYS_munmap, {*scratch, kScratch}, injector.deadline());
-  if (status.ok() && !unmapped.ok()) return unmapped.failure();
-  return status;
+Status set_exes(const std::vector<ExeChange>& changes) {
+  std::vector<Step> steps;
+  for (const ExeChange& change : changes) steps.emplace_back(change);
+  call_all(steps, "brk", SYS_brk, [](const Step&) { return arch::SyscallArgs{0}; });
+  for (Step& step : steps) step.make_map();
+  const arch::SyscallArgs scratch{0, kScratch, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
+  call_all(steps, "mmap", SYS_mmap, [&](const Step&) { return scratch; });
+  for (Step& step : steps) step.place_map();
+  call_all(steps, "prctl", SYS_prctl, [](const Step& step) { return set_map_args(step.scratch); });
+  for (Step& step : steps) step.try_otherwise();
+  unmap_all(steps);
+  for (const Step& step : steps)
+    if (step.failure) return *step.failure;
+  return Done{};
 }
 
 }  // namespace fdmove

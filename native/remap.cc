@@ -331,9 +331,13 @@ Status Remapper::compare_states(std::vector<MappingState>& states) {
   return Done{};
 }
 
-Status Remapper::point_exe(int fresh_fd, int old_fd) {
-  old_exe_ = old_fd;
-  return set_exe(injector_, fresh_fd);
+Status Remapper::point_exes(const std::vector<ExeRequest>& requests) {
+  std::vector<ExeChange> changes;
+  for (const ExeRequest& request : requests) {
+    request.on->old_exe_ = request.old_fd;
+    changes.push_back({&request.on->injector_, request.fresh_fd});
+  }
+  return set_exes(changes);
 }
 
 /** The mapping as it was before its step, however far that came. `map` is there where it is needed. */
@@ -392,7 +396,7 @@ Status Remapper::rollback() {
     note(states.ok() ? undo_defaults(replaced, *states) : Status{states.failure()});
   }
   // Only now is no mapping of the new program left.
-  if (old_exe_ && !tracee().gone() && !is_exe(tracee().tid(), *old_exe_)) note(set_exe(injector_, *old_exe_));
+  if (old_exe_ && !tracee().gone() && !is_exe(tracee().tid(), *old_exe_)) note(set_exes({{&injector_, *old_exe_}}));
   commit();
   return status;
 }

@@ -55,8 +55,14 @@ class Remapper {
    */
   static Status move_all(const std::vector<Request>& requests, const Deadline& until);
 
-  /** Points /proc/PID/exe to the file behind an fd of the process. No mapping of the old one may be left. */
-  Status point_exe(int fresh_fd, int old_fd);
+  /** A process, and its fds on the executable at NEW and at OLD. */
+  struct ExeRequest {
+    Remapper* on;
+    int fresh_fd;
+    int old_fd;
+  };
+  /** Points /proc/PID/exe of several processes to NEW. No mapping of the old one may be left. */
+  static Status point_exes(const std::vector<ExeRequest>& requests);
 
   /** Takes everything back. The first failure is told, but all is tried. */
   Status rollback();

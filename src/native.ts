@@ -79,8 +79,8 @@ export type Session = {
   approachMappings(tid: number, starts: BigUint64Array): void
   /** Whether the mappings that begin at these addresses have the VmFlags of `flags`: lists for each of the threads, which stand. */
   areTreatedAs(tids: Int32Array, starts: readonly BigUint64Array[], flags: readonly (readonly string[])[]): boolean
-  /** Points /proc/PID/exe to the file behind `freshFd`, an fd of the process. */
-  pointExe(tid: number, freshFd: number, oldFd: number): void
+  /** Points /proc/PID/exe to the file behind an fd of the process, in all of these. */
+  pointExes(tids: Int32Array, freshFds: Int32Array, oldFds: Int32Array): void
   /**
    * Until finish(), no thread that stands goes on before the programs of its process have taken back what they did or completed
    * it, even if we die in the middle: where they run as batches, on x86_64.

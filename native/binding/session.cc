@@ -54,7 +54,7 @@ class Session : public Napi::ObjectWrap<Session> {
                            InstanceMethod<&Session::approach_mappings>("approachMappings"),
                            InstanceMethod<&Session::are_treated_as>("areTreatedAs"),
                            InstanceMethod<&Session::remap>("remap"),
-                           InstanceMethod<&Session::point_exe>("pointExe"),
+                           InstanceMethod<&Session::point_exes>("pointExes"),
                            InstanceMethod<&Session::rollback>("rollback"),
                            InstanceMethod<&Session::commit>("commit"),
                            InstanceMethod<&Session::finish>("finish"),
@@ -406,12 +406,16 @@ class Session : public Napi::ObjectWrap<Session> {
     return finished(info.Env(), moved);
   }
 
-  /** pointExe(tid, freshFd, oldFd). */
-  Napi::Value point_exe(const Napi::CallbackInfo& info) {
-    pid_t tid = static_cast<pid_t>(to_i64(info[0]));
-    Remapper* on = remapper(tid);
-    if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "pointExe", Side::kTracer, tid});
-    return finished(info.Env(), on->point_exe(static_cast<int>(to_i64(info[1])), static_cast<int>(to_i64(info[2]))));
+  /** pointExes(tids, freshFds, oldFds). */
+  Napi::Value point_exes(const Napi::CallbackInfo& info) {
+    auto tids = info[0].As<Napi::Int32Array>(), fresh = info[1].As<Napi::Int32Array>(), old = info[2].As<Napi::Int32Array>();
+    std::vector<Remapper::ExeRequest> requests;
+    for (size_t at = 0; at < tids.ElementLength(); at++) {
+      Remapper* on = remapper(tids[at]);
+      if (on == nullptr) return throw_failure(info.Env(), Failure{ESRCH, "pointExes", Side::kTracer, tids[at]});
+      requests.push_back({on, fresh[at], old[at]});
+    }
+    return finished(info.Env(), Remapper::point_exes(requests));
   }
 
   /** Undoes in all threads, last one first; the first failure is thrown after all were tried. */

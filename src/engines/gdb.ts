@@ -302,7 +302,7 @@ function gdbSession(gdb: GdbProcess, pid: number): Engine {
     approachMappings: none('move mappings'),
     areTreatedAs: none('move mappings'),
     remap: none('move mappings'),
-    pointExe: none('move the program itself'),
+    pointExes: none('move the program itself'),
     readDatum: none('hand descriptions to a process'),
     queuedBytes: none('move inotify watches'),
     readQueued: none('move inotify watches'),

@@ -88,11 +88,14 @@ export function remapAll(
     callDeadlineUs,
     deadlineUs,
   )
-  for (const [index, { remap, ids }] of prepared.entries()) {
-    if (remap.exe === undefined) continue
-    const [fresh, old] = [remap.exe.fresh, remap.exe.old].map((id) => fds[index]![ids.indexOf(id)]!)
-    session.pointExe(remap.tid, fresh!, old!)
-  }
+  const exes = prepared.flatMap(({ remap: { tid, exe }, ids }, index) => {
+    if (exe === undefined) return []
+    const [fresh, old] = [exe.fresh, exe.old].map((id) => fds[index]![ids.indexOf(id)]!)
+    return [{ tid, fresh: fresh!, old: old! }]
+  })
+  if (exes.length === 0) return
+  const numbers = (key: 'tid' | 'fresh' | 'old') => Int32Array.from(exes, (one) => one[key])
+  session.pointExes(numbers('tid'), numbers('fresh'), numbers('old'))
 }
 
 /** The fds that a program has in the process: results of calls, or what one wrote into memory. */
