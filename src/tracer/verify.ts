@@ -14,7 +14,7 @@ import { areGrouped } from './sharing.js'
 /** The job still stands: what the kernel says of it, asked from inside the job (looks.ts) or by /proc, must be what was planned. */
 export function verify(
   session: Session,
-  { plan, after, remaps, alike }: Pick<Prepared, 'plan' | 'after' | 'remaps' | 'alike'>,
+  { plan, after, remaps, twins, alike }: Pick<Prepared, 'plan' | 'after' | 'remaps' | 'twins' | 'alike'>,
   staged: ReadonlyMap<string, Staged>,
   offsets: ReadonlyMap<number, bigint>,
 ): void {
@@ -35,9 +35,19 @@ export function verify(
       if (dev !== at?.dev || ino !== at.ino) wrong(unit, `the ${name === 'cwd' ? 'working' : 'root'} directory`)
     }
   }
+  // Which socket an fd leads to, the job itself is not asked.
+  for (const { socket, members } of twins)
+    for (const { tid, fd } of members)
+      if (leadsTo(tid, fd, socket!.number))
+        wrong(plan.units.find((unit) => unit.tid === tid)!, `the socket of fd ${fd}`)
   verifyRemapped(remaps, staged)
   if (!alike.every(areGrouped))
     throw new FdmoveError('ERR_FDMOVE_VERIFY', 'which fds share a description is not as planned; the job was put back')
+}
+
+function leadsTo(tid: number, fd: number, socket: number): boolean {
+  const [, ino] = native.fdStates(tid, Int32Array.of(fd))
+  return Number(ino) === socket
 }
 
 /** The same question, put to /proc. */
@@ -54,9 +64,10 @@ function differenceInProc(
   for (const [index, { fd, inode, socket, flags: planned, cloexec, description }] of held.entries()) {
     const [dev, ino, flags, offset] = states.subarray(index * 4, index * 4 + 4)
     const at = staged.get(inode.key)
-    if (socket !== undefined) {
-      if (Number(ino) === socket.number) return { fd, aspect: 'the file' }
-    } else if (at === undefined || BigInt.asUintN(64, dev!) !== at.dev || BigInt.asUintN(64, ino!) !== at.ino)
+    if (
+      socket === undefined &&
+      (at === undefined || BigInt.asUintN(64, dev!) !== at.dev || BigInt.asUintN(64, ino!) !== at.ino)
+    )
       return { fd, aspect: 'the file' }
     if (((Number(flags) ^ planned) & movedFlags) !== 0) return { fd, aspect: 'the flags' }
     if (((Number(flags) & fileFlags.O_CLOEXEC) !== 0) !== cloexec) return { fd, aspect: 'close-on-exec' }
