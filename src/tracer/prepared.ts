@@ -99,7 +99,7 @@ export function prepare(
     return session.compile({ ...program, point: ends[point]!, ...(asks === undefined ? {} : { looks: asks }) })
   })
   const steady = isSteady(plan, staged)
-  const mayRunAhead = before.length > 0 && steady && io.length === 0 && isAlone(programs)
+  const mayRunAhead = before.length > 0 && steady && io.length === 0
   const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
   const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
   const fifos = plan.inodes.flatMap(({ key, kind }) => (kind === 'fifo' ? [key] : []))
@@ -147,9 +147,9 @@ function isSteady({ inodes, descriptions }: JobPlan, staged: ReadonlyMap<string,
   return !descriptions.some(({ inode }) => inode === undefined || isPollable(inode.mode))
 }
 
-/** Where nothing is handed over, nothing is to be done between the phases up to `set`. */
-export function isAlone(programs: readonly UnitProgram[]): boolean {
-  return programs.every(({ channel }) => channel === undefined)
+/** The last phase before which the tracer has nothing to do: where nothing is handed over, that is only after `set`. */
+export function lastAlone(programs: readonly UnitProgram[]): 'open' | 'set' {
+  return programs.every(({ channel }) => channel === undefined) ? 'set' : 'open'
 }
 
 /**

@@ -14,7 +14,7 @@ import { expectOffsets } from './looks.js'
 import { toFdmoveError } from './native-error.js'
 import { NotYet } from './not-yet.js'
 import { checkDeadline } from './pause-clock.js'
-import { isAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prepared.js'
+import { lastAlone, type Prepared, pathIn, pathOf, type SwitchTools } from './prepared.js'
 import { openOld, remapAll } from './remap.js'
 import type { Ahead } from './run-ahead.js'
 import { callDeadlineUs, load, must, runAll, runAllAndLook } from './run-phases.js'
@@ -58,8 +58,9 @@ export function runUntilCommitted(
     }
     const opened = new Map<number, BigInt64Array>()
     if (ahead === undefined) load(session, programs, prepared.numbers)
-    const alone = isAlone(programs)
-    const done = ahead?.outcomes() ?? runAll(session, programs, alone ? 'set' : 'open')
+    const first = lastAlone(programs)
+    const alone = first === 'set'
+    const done = ahead?.outcomes() ?? runAll(session, programs, first)
     const failed: { tid: number; error: FdmoveError }[] = []
     for (const [index, outcome] of done.entries()) {
       const { unit, opens } = programs[index]!
