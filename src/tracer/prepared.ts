@@ -24,6 +24,8 @@ import type { Views } from './views.js'
 export type Prepared = {
   readonly snapshot: JobSnapshot
   readonly plan: JobPlan
+  /** Those of the plan, by id. */
+  readonly descriptions: ReadonlyMap<number, Description>
   readonly programs: readonly UnitProgram[]
   /** The programs as the session has taken them in, in the same order. */
   readonly numbers: readonly number[]
@@ -99,27 +101,26 @@ export function prepare(
     return session.compile({ ...program, point: ends[point]!, ...(asks === undefined ? {} : { looks: asks }) })
   })
   const steady = isSteady(plan, staged)
-  const mayRunAhead = before.length > 0 && steady && io.length === 0
-  const directories = plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode))
-  const watchers = plan.descriptions.filter(({ watches }) => watches.length > 0)
-  const fifos = plan.inodes.flatMap(({ key, kind }) => (kind === 'fifo' ? [key] : []))
-  const twins = plan.descriptions.filter(({ socket }) => socket !== undefined)
-  const special = { fifos, directories, watchers, twins, mayStayOpen: mayStayOpen(plan), alike: alikeIn(snapshot) }
-  const passing = { sockets, bound: boundNumbers(plan) }
-  const after = before.length > 0 ? expectedAfter(plan, staged) : []
-  const mapping = { remaps: prepareRemaps(plan.remaps, staged), mapped: mappedBefore(snapshot) }
   return {
     snapshot,
     plan,
+    descriptions: new Map(plan.descriptions.map((one) => [one.id, one])),
     programs,
     numbers,
     before,
-    after,
-    mayRunAhead,
-    ...mapping,
+    after: before.length > 0 ? expectedAfter(plan, staged) : [],
+    mayRunAhead: before.length > 0 && steady && io.length === 0,
+    remaps: prepareRemaps(plan.remaps, staged),
+    mapped: mappedBefore(snapshot),
+    alike: alikeIn(snapshot),
     io,
-    ...special,
-    ...passing,
+    fifos: plan.inodes.flatMap(({ key, kind }) => (kind === 'fifo' ? [key] : [])),
+    directories: plan.descriptions.filter(({ inode }) => inode !== undefined && isDirectory(inode.mode)),
+    watchers: plan.descriptions.filter(({ watches }) => watches.length > 0),
+    twins: plan.descriptions.filter(({ socket }) => socket !== undefined),
+    mayStayOpen: mayStayOpen(plan),
+    sockets,
+    bound: boundNumbers(plan),
     steady,
   }
 }

@@ -147,7 +147,7 @@ export function runUntilCommitted(
     }
 
     function obtain(id: number): number {
-      const description = plan.descriptions.find((one) => one.id === id)!
+      const description = prepared.descriptions.get(id)!
       const owner = programs.find(({ unit }) => unit.tid === description.owner.tid)!
       const index = owner.opens.get(id)
       if (index !== undefined && opensItself(description, units, { pathOf: pathOf(staged), openedByTracer: new Set() }))
