@@ -21,7 +21,10 @@ export async function move(options: MoveOptions): Promise<MoveResult> {
   })
   try {
     const { remainingOn } = await import('./report/remaining.js')
-    return { ...result, ...(await remainingOn(result.aside ?? from, new Set(result.processes.map(({ pid }) => pid)))) }
+    const moved = new Set(result.processes.map(({ pid }) => pid))
+    const still =
+      result.aside === null ? remainingOn(from, moved) : remainingOn(result.aside, moved, Buffer.from(result.from))
+    return { ...result, ...(await still) }
   } catch (error) {
     // The move is done: not knowing who else is there does not undo it.
     const warning = `what still holds OLD could not be found out: ${(error as Error).message}`

@@ -4,12 +4,13 @@ import { isProcessHold, isStorageFree, scanStorage } from '../scan/index.js'
 import { adviceOn, collapse, describeHostHold, kindText, whatText } from './render-scan.js'
 import type { MoveResult, RemainingHold } from './result.js'
 
-/** Looks at the whole host. `moved` are the processes of the move: what they hold now was opened since. */
+/** Looks at the whole host. `moved` are the processes of the move: what they hold now was opened since. `formerPath` is where a storage was that has been set aside. */
 export async function remainingOn(
   path: string | Buffer,
   moved: ReadonlySet<number>,
+  formerPath?: Buffer,
 ): Promise<Required<Pick<MoveResult, 'remaining' | 'free'>>> {
-  const scan = await scanStorage({ path })
+  const scan = await scanStorage({ path, ...(formerPath && { formerPath }) })
   const { state } = isStorageFree({ path, scan })
   const ofProcesses = collapse(scan.holds.filter(isProcessHold)).map(
     (hold): RemainingHold => ({

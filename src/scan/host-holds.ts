@@ -10,6 +10,8 @@ import { locate, mountsPartOf, type ScannedStorage } from './storage.js'
 
 export type HostContext = {
   readonly storage: ScannedStorage
+  /** Of one that has been set aside: where it was until then. */
+  readonly formerPath: Buffer | undefined
   readonly ownTable: MountTable
   readonly tables: ReadonlyMap<number, MountTable>
   readonly mounts: ReadonlyMap<number, Mount>
@@ -32,6 +34,13 @@ export function hostHolds(context: HostContext): HostHold[] {
 
 function isOnStorage(path: Buffer, { storage, mounts }: HostContext, table: MountTable): boolean {
   return locate(storage, { path, mountId: 0, device: undefined }, table, mounts) !== undefined
+}
+
+/** Of a path that the kernel keeps as a text, as it was given: it does not follow a storage that is set aside. */
+function wasOnStorage(path: Buffer, context: HostContext, table: MountTable): boolean {
+  const { formerPath, ownTable } = context
+  if (isOnStorage(path, context, table)) return true
+  return formerPath !== undefined && table === ownTable && isWithin(path, formerPath)
 }
 
 function readIfThere(path: string | Buffer): Buffer {
@@ -84,7 +93,7 @@ function overlays(context: HostContext): HostHold[] {
   for (const table of context.tables.values()) {
     for (const mount of table.mounts.filter((mount) => mount.type === 'overlay')) {
       for (const layer of layersOf(mount)) {
-        if (!isOnStorage(layer, context, table)) continue
+        if (!wasOnStorage(layer, context, table)) continue
         holds.push({ kind: 'overlay', mountPoint: mount.mountPoint, layer, namespace: table.namespace })
       }
     }
@@ -110,7 +119,7 @@ function exports(context: HostContext): HostHold[] {
     for (const path of parseExports(readIfThere(file))) found.set(path.toString('latin1'), path)
   }
   return [...found.values()]
-    .filter((path) => isOnStorage(path, context, context.ownTable))
+    .filter((path) => wasOnStorage(path, context, context.ownTable))
     .map((path) => ({ kind: 'nfsd', path }))
 }
 
@@ -128,7 +137,7 @@ function interpreters(context: HostContext): HostHold[] {
     namesIn(directory).flatMap((name): HostHold[] => {
       const entry = Buffer.concat([directory, Buffer.from('/'), name])
       const path = parseInterpreter(readIfThere(entry))
-      return path !== undefined && isOnStorage(path, context, context.ownTable)
+      return path !== undefined && wasOnStorage(path, context, context.ownTable)
         ? [{ kind: 'interpreter', path, entry }]
         : []
     }),
@@ -147,7 +156,7 @@ function uprobes(context: HostContext): HostHold[] {
   const found = new Map<string, HostHold>()
   for (const directory of mountedHere(context, 'tracefs'))
     for (const { event, path } of parseUprobes(readIfThere(Buffer.concat([directory, Buffer.from('/uprobe_events')]))))
-      if (isOnStorage(path, context, context.ownTable)) found.set(event, { kind: 'uprobe', path, event })
+      if (wasOnStorage(path, context, context.ownTable)) found.set(event, { kind: 'uprobe', path, event })
   return [...found.values()]
 }
 

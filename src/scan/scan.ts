@@ -16,6 +16,8 @@ export type ScanOptions = {
   readonly path: string | Buffer
   /** Only these processes; default: all. What keeps the storage without a process is told either way. */
   readonly pids?: readonly number[]
+  /** Where OLD was until now, when it has been set aside: some texts of the kernel name it as it was called then. */
+  readonly formerPath?: Buffer
 }
 
 export type StorageScan = {
@@ -47,7 +49,8 @@ export async function scanStorage(options: ScanOptions): Promise<StorageScan> {
   const walked = await walkProcesses(pids, filterFor(context))
   const holds: Hold[] = walked.flatMap((process) => holdsOf(process, context))
   holds.push(...waitingLocks(holds as ProcessHold[]))
-  holds.push(...hostHolds({ storage, ownTable, tables, mounts, namespaceOf: population.mountNamespaceOf }))
+  const { formerPath } = options
+  holds.push(...hostHolds({ storage, formerPath, ownTable, tables, mounts, namespaceOf: population.mountNamespaceOf }))
   if (options.pids === undefined) holds.push(...orphanSockets(holds, context))
 
   const unreadable = walked.flatMap((process) => describeUnreadable(process) ?? [])

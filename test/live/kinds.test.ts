@@ -202,6 +202,28 @@ test('with --leave bind the new place is bound over a mount point, and the old m
   expect(await target.send('one')).toBe('ok')
 })
 
+test('with --leave bind, an overlay with a layer on the old storage is told to keep it, though the layer is named by the old path', async ({
+  storage,
+  dirs,
+  spawnTarget,
+  cleanup,
+}) => {
+  const old = await storage('ext4')
+  const [lower, merged] = [`${old.path}/lower`, `${dirs.new}/../merged`]
+  for (const directory of [lower, merged]) mkdirSync(directory)
+  const options = `lowerdir=${lower}:${dirs.new}`
+  await execa('mount', ['-t', 'overlay', '-o', options, 'overlay', merged])
+  cleanup.add('mounts', () => execa('umount', [merged]))
+  const target = await spawnTarget('append-log', `${old.path}/log`)
+  const { json, stderr } = await tryMove(target.pid, { old: `${old.path}/`, new: dirs.new }, ['--leave', 'bind'])
+  cleanup.add('mounts', async () => {
+    await execa('umount', [json.aside!], { reject: false })
+  })
+  expect(json.remaining, stderr).toEqual([
+    expect.objectContaining({ kind: 'overlay', what: expect.stringContaining(`layer ${lower}`) }),
+  ])
+})
+
 test('with --leave bind the old path leads to the old or the new place at any moment, for processes outside the job too', async ({
   storage,
   dirs,
