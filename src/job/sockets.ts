@@ -241,7 +241,7 @@ export function socketObstacles(tables: readonly FdTable[], moment: Moment): Obs
   )
   const ringed = tables.find(({ rings }) => rings.length > 0)
   const isNew = firstOnly<number>()
-  return held.flatMap(({ pid, fd, socket, inode, signalling, locks, description }): Obstacle[] => {
+  return held.flatMap(({ pid, fd, socket, inode, locks, description }): Obstacle[] => {
     const obstacle = (why: string, mayEnd = false) => [
       {
         pid,
@@ -256,7 +256,6 @@ export function socketObstacles(tables: readonly FdTable[], moment: Moment): Obs
       return obstacle(
         `process ${ringed.pid} uses io_uring, which may wait for it; the program must do without one of the two`,
       )
-    if (signalling) return obstacle('somebody is to be signalled about it (F_SETOWN); the program must end that')
     if (locks.length > 0) return obstacle('is locked (flock); the program must give that lock up')
     if (
       socket.listener !== undefined &&

@@ -58,6 +58,19 @@ for (const [how, type] of [
     },
   )
 
+test.for(['batch', 'step'])(
+  'a socket with an owner for signals (F_SETOWN) is moved, and has it still: %s',
+  async (way, { storage, spawnTarget }) => {
+    const [on, left] = [await storage('ext4'), await storage('ext4')]
+    const target = await spawnTarget('unix-server', 'poll', 'stream', 'socket', 'chdir', left.path, 'own')
+    const moved = await tryMove(target.pid, { old: left.path, new: on.path }, [], { FDMOVE_INJECT: way })
+    expect(moved.exitCode, moved.stderr).toBe(0)
+    await left.umount()
+    expect(await target.send('check')).toBe('ok')
+    expect(await ask('stream', join(on.path, 'socket'))).toBe(`${target.pid} ${target.pid}`)
+  },
+)
+
 test('whichever call fails, the server is as it was, and nothing is at NEW', async ({ dirs, spawnTarget }) => {
   const target = await spawnTarget('unix-server', 'epoll', 'stream', 'socket', 'chdir', dirs.old)
   for (let n = 1; ; n++) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * unix-server HOW TYPE NAME [chdir DIRECTORY] [fork]: binds a unix socket by NAME and serves whoever comes: with its pid.
+ * unix-server HOW TYPE NAME [chdir DIRECTORY] [fork] [own]: binds a unix socket by NAME and serves whoever comes: with its pid.
  * HOW: accept, poll, select, epoll (a thread is blocked in that), or idle: only `serve` takes one client.
  * TYPE: stream, seqpacket, dgram. With `fork`, a child has the socket and the epoll instance as well, and never touches them.
+ * With `own`, its owner for signals (F_SETOWN) is this process, with another signal than SIGIO.
  * Lines: `check` looks at its name, flags and options, and answers "ok". `keep` keeps the connections that come, `drop` closes them.
  * A datagram socket is connected to PEER with `connect PEER`; `say` sends something there, and answers what comes back.
  * unix-server client TYPE PATH: connects, prints "PID as told by SO_PEERCRED, PID as told by the server".
@@ -104,6 +105,7 @@ static int option(int number) {
 }
 
 static int receive_buffer;
+static bool owned;
 
 static void check(void) {
   struct sockaddr_un now;
@@ -116,6 +118,8 @@ static void check(void) {
   CHECK(option(SO_ACCEPTCONN) == (type != SOCK_DGRAM));
   CHECK(fcntl(server, F_GETFD) == FD_CLOEXEC);
   CHECK((fcntl(server, F_GETFL) & O_ACCMODE) == O_RDWR);
+  CHECK(fcntl(server, F_GETOWN) == (owned ? getpid() : 0));
+  CHECK(fcntl(server, F_GETSIG) == (owned ? SIGRTMIN : 0));
   answer("ok");
 }
 
@@ -131,6 +135,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[at], "chdir")) CHECK(chdir(argv[++at]) == 0);
     else if (!strcmp(argv[at], "connect")) peer = argv[++at];
     else if (!strcmp(argv[at], "fork")) forks = true;
+    else if (!strcmp(argv[at], "own")) owned = true;
   }
   server = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
   int yes = 1, size = 70000, priority = 3;
@@ -138,6 +143,7 @@ int main(int argc, char **argv) {
   CHECK(setsockopt(server, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) == 0);
   CHECK(setsockopt(server, SOL_SOCKET, SO_PRIORITY, &priority, sizeof priority) == 0);
   receive_buffer = option(SO_RCVBUF);
+  if (owned) CHECK(fcntl(server, F_SETOWN, getpid()) == 0 && fcntl(server, F_SETSIG, SIGRTMIN) == 0);
   struct sockaddr_un address = address_of(name);
   if (bind(server, (struct sockaddr *)&address, sizeof address) != 0) fail("bind %s", name);
   CHECK(getsockname(server, (struct sockaddr *)&bound, &bound_length) == 0);
