@@ -178,16 +178,21 @@ export function openTree(options: {
     throw new FdmoveError('ERR_FDMOVE_NOT_A_DIRECTORY', message)
   }
 
-  /** The first look at a directory and all below it. */
-  function scan(path: Buffer): void {
-    ensure(path)
-    enter(path, (below, inode) => {
-      if (isElsewhere(inode)) note(below, 'is on another file system')
-      else if (typeOf(inode) === S_IFDIR) scan(below)
-      else if (names.isHeld(keyOfInode(inode))) names.addHeld(keyOfInode(inode), below)
-      else if (typeOf(inode) === S_IFREG && inode.nlink === 1) addFile(below, inode)
-      else putOffUntilNext(below)
-    })
+  /** The first look at a directory and all below it, however deep: that is why it does not call itself. */
+  function scan(top: Buffer): void {
+    const next = [top]
+    for (let path = next.pop(); path !== undefined; path = next.pop()) {
+      const inside: Buffer[] = []
+      ensure(path)
+      enter(path, (below, inode) => {
+        if (isElsewhere(inode)) note(below, 'is on another file system')
+        else if (typeOf(inode) === S_IFDIR) inside.push(below)
+        else if (names.isHeld(keyOfInode(inode))) names.addHeld(keyOfInode(inode), below)
+        else if (typeOf(inode) === S_IFREG && inode.nlink === 1) addFile(below, inode)
+        else putOffUntilNext(below)
+      })
+      for (const directory of inside.reverse()) next.push(directory)
+    }
   }
 
   function addFile(path: Buffer, inode: Inode): void {
@@ -235,8 +240,9 @@ export function openTree(options: {
     items.dropName(key, path)
   }
 
-  /** Makes one name at NEW what it is at OLD now. */
-  function update(path: Buffer, round: Round): void {
+  /** Makes one name at NEW what it is at OLD now. Yields those below a directory that has come there: they are next. */
+  function update(path: Buffer, round: Round): readonly Buffer[] {
+    const below: Buffer[] = []
     const name = keyOf(path)
     const inode = inodeOfTree(path)
     const key = inode === null ? null : keyOfInode(inode)
@@ -260,7 +266,7 @@ export function openTree(options: {
     } else if (isDirectory) {
       ensure(path)
       directories.renew(path)
-      enter(path, (below) => attempt(below, round))
+      enter(path, (found) => below.push(found))
     } else if (key !== null && names.isHeld(key)) {
       if (owner !== key) items.addName(key, path)
       names.addHeld(key, path)
@@ -271,23 +277,28 @@ export function openTree(options: {
       else copyOne(path, inode, round)
     }
     for (const old of written) copyAgain(old, round)
+    return below
   }
 
   /** The same, put off when the name is changing just now. */
-  function attempt(path: Buffer, round: Round): void {
+  function attempt(path: Buffer, round: Round): readonly Buffer[] {
     try {
-      update(path, round)
+      return update(path, round)
     } catch (error) {
       if (!isErrno(error, ...changing)) throw copyFailure(error, at(path))
       putOffUntilNext(path)
+      return []
     }
   }
 
   function updateAll(paths: Iterable<Buffer>, deadlineUs: number | null): void {
     const round: Round = { deadlineUs, copied: new Set() }
     for (const path of paths) {
-      checkTime(deadlineUs, muchChanged)
-      attempt(path, round)
+      const next = [path]
+      for (let one = next.pop(); one !== undefined; one = next.pop()) {
+        checkTime(deadlineUs, muchChanged)
+        for (const below of attempt(one, round).toReversed()) next.push(below)
+      }
     }
   }
 
@@ -345,19 +356,20 @@ export function openTree(options: {
     const changed = new Map(changedSince(deadlineUs).map((path) => [keyOf(path), path]))
     for (const name of items.owners.keys()) changed.set(name, Buffer.from(name, 'latin1'))
     for (const { path } of directories.made) if (isInTree(path)) changed.set(keyOf(path), path)
-    const visit = (path: Buffer) => {
+    const next = options.dirs.toReversed()
+    for (let path = next.pop(); path !== undefined; path = next.pop()) {
+      const directory = path
       checkTime(deadlineUs, muchChanged)
-      if (path.length > 0) changed.set(keyOf(path), path)
-      files.withOld(path, (fd) => {
+      if (directory.length > 0) changed.set(keyOf(directory), directory)
+      files.withOld(directory, (fd) => {
         for (const entry of namesIn(fd)) {
-          const [found, inode] = [join(path, entry), native.inodeAt(fd, entry)]
+          const [found, inode] = [join(directory, entry), native.inodeAt(fd, entry)]
           if (inode === null || isStranger(found, inode)) continue
-          if (typeOf(inode) === S_IFDIR && inode.dev === device) visit(found)
+          if (typeOf(inode) === S_IFDIR && inode.dev === device) next.push(found)
           else if (names.at(found) === undefined) changed.set(keyOf(found), found)
         }
       })
     }
-    for (const path of options.dirs) visit(path)
     return [...changed.values()]
   }
 

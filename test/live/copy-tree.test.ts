@@ -91,6 +91,24 @@ test('what changes in a tree until the job stands still is followed', async ({ d
     expect(readFileSync(join(dirs.new, name), 'utf8')).toBe(readFileSync(join(dirs.old, name), 'utf8'))
 })
 
+test('a tree of 1,500 levels comes over, also what is made of it meanwhile', async ({ dirs }) => {
+  const deep = (name: string) => join(name, 'd/'.repeat(1500))
+  mkdirSync(join(dirs.old, deep('before')), { recursive: true })
+  writeFileSync(join(dirs.old, deep('before'), 'leaf'), 'at the end')
+  const copying = open(dirs)
+  await copying.prepare([])
+  mkdirSync(join(dirs.old, deep('meanwhile')), { recursive: true })
+  writeFileSync(join(dirs.old, deep('meanwhile'), 'leaf'), 'at the other end')
+  copying.publish()
+  await copying.refresh()
+  copying.settle(inASecond() + 4_000_000)
+  copying.seal()
+  expect(copying.notes()).toEqual([])
+  copying.finish()
+  expect(readFileSync(join(dirs.new, deep('before'), 'leaf'), 'utf8')).toBe('at the end')
+  expect(readFileSync(join(dirs.new, deep('meanwhile'), 'leaf'), 'utf8')).toBe('at the other end')
+})
+
 test('an abandoned tree leaves nothing behind, and what it replaced is back', async ({ dirs }) => {
   makeTree(dirs.old)
   mkdirSync(join(dirs.new, 'a'))
