@@ -119,22 +119,3 @@ export function mappingRefusals(
 export function showMapping({ start, end }: HeldMapping['mapping'], { relative, deleted }: HeldInode): string {
   return `${start.toString(16)}-${end.toString(16)} ${relative.toString()}${deleted ? ' (deleted)' : ''}`
 }
-
-/** Refuses what runs from OLD where NEW is mounted noexec. */
-export function noexecRefusals(remaps: readonly Remap[], mountOptions: readonly string[]): Refusal[] {
-  if (!mountOptions.includes('noexec')) return []
-  return remaps.flatMap(({ pid, exe, mappings }) => {
-    const first = mappings.find(({ mapping }) => mapping.execute)?.inode ?? exe?.inode
-    return first === undefined
-      ? []
-      : [
-          {
-            code: 'ERR_FDMOVE_CANNOT_HOLD',
-            pid,
-            kind: 'exe',
-            what: first.relative.toString(),
-            why: 'runs from OLD, but NEW is mounted noexec; mount it exec',
-          },
-        ]
-  })
-}

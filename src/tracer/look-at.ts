@@ -13,7 +13,7 @@ import { withoutTracers } from '../job/tracers.js'
 import { warningsFor } from '../job/warnings.js'
 import type { MoveOptions } from '../options.js'
 import type { JobPlan } from '../plan/job-plan.js'
-import { noexecRefusals } from '../plan/mappings.js'
+import { mountRefusals } from '../plan/mount-options.js'
 import { planJob } from '../plan/plan-job.js'
 
 export type MoveRequest = Omit<MoveOptions, 'signal'> & {
@@ -54,7 +54,7 @@ export function lookAt(request: Omit<MoveRequest, 'signal'>): Job {
   }))
   const remembered = warningsFor(from, snapshot, request.leave)
   const warnings = [...remembered, ...lostRights(from, to, snapshot), ...passed.warnings]
-  const refusals = [...plan.refusals, ...inFlight, ...noexecRefusals(plan.remaps, to.mount.options)]
+  const refusals = [...plan.refusals, ...inFlight, ...mountRefusals(plan, to.mount.options)]
   return { from, to, reader, pids, snapshot, warnings, plan: { ...plan, refusals } }
 }
 

@@ -218,6 +218,25 @@ test('NEW that is mounted read-only is refused', async ({ dirs, storage, spawnTa
   expect(await target.send('one')).toBe('ok')
 })
 
+test('a NEW that is mounted nodev is refused for an open device node, not for its place alone', async ({
+  storage,
+  spawnTarget,
+  skip,
+}) => {
+  need({ skip }, 'root', process.getuid?.() === 0, 'only root makes device nodes')
+  const [old, fresh] = [await storage('ext4'), await storage('tmpfs')]
+  await execa('mknod', [`${old.path}/null`, 'c', '1', '3'])
+  await execa('mount', ['-o', 'remount,nodev', fresh.path])
+  const opener = await spawnTarget('hold', `open rw ${old.path}/null 10`)
+  const refused = await tryMove(opener.pid, { old: old.path, new: fresh.path })
+  expectRefused(refused, 'ERR_FDMOVE_CANNOT_HOLD')
+  expect(refused.json.refusals).toMatchObject([{ pid: opener.pid, what: 'fd 10 -> null', why: /nodev/ }])
+  expect(await opener.end()).toEqual({ exitCode: 0 })
+  const pointer = await spawnTarget('hold', `open path ${old.path}/null 10`)
+  await move(pointer.pid, { old: old.path, new: fresh.path })
+  await old.umount()
+})
+
 test.for(['tmpfs', 'ext4'] as const)(
   'NEW (%s) that gets full in the middle of the copy: the job stays, NEW is as it was',
   async (type, { dirs, storage, spawnTarget }) => {
