@@ -3,6 +3,7 @@
 // handed over lies on the mount that it was opened through, and one of ours is no place that the job could come to: its working directory would
 // show as unreachable (getcwd(2)), and the file system would stay in use after an umount of all that anybody sees.
 import { closeSync, constants, fstatSync, openSync, readlinkSync } from 'node:fs'
+import { isErrno } from '../copy/failure.js'
 import type { JobSnapshot } from '../job/snapshot.js'
 import { below, joinPath, type MountTable, readMountTable, type Storage } from '../job/storage.js'
 import { isDirectory } from '../plan/inode-kind.js'
@@ -35,6 +36,16 @@ export class Views {
     }
   }
 
+  /** Whether a thread is there no more, and sees nothing for that reason. */
+  hasEnded(tid: number): boolean {
+    try {
+      readlinkSync(`/proc/${tid}/root`)
+      return false
+    } catch (error) {
+      return isErrno(error, 'ENOENT', 'ESRCH')
+    }
+  }
+
   /** A path of ours below NEW, through one of these fds. */
   pathFor(view: number, path: Buffer): Buffer | undefined {
     const relative = below(this.#to.path, path)
@@ -53,6 +64,8 @@ export class Views {
       const fd = this.#open(Buffer.concat([Buffer.from(`/proc/${tid}/root`), place]))
       if (fd !== undefined) return fd
     }
+    // One that has ended meanwhile had nothing to be found below: that says nothing of others in its namespace.
+    readlinkSync(`/proc/${tid}/root`)
     return undefined
   }
 
@@ -82,8 +95,9 @@ export function waysOut({ units, descriptions }: JobPlan, { processes }: JobSnap
       ({ inode, members }) =>
         inode !== undefined && isDirectory(inode.mode) && members.some((member) => member.tid === tid),
     )
+  const seesNone = (tid: number) => views.of(tid) === undefined && !views.hasEnded(tid)
   const led = units.filter(
-    (unit) => !unit.sameView && unit.workplace?.root === undefined && holds(unit) && views.of(unit.tid) === undefined,
+    (unit) => !unit.sameView && unit.workplace?.root === undefined && holds(unit) && seesNone(unit.tid),
   )
   return [...new Set(led.map(({ pid }) => pid))].map((pid) => {
     const comm = processes.find((one) => one.pid === pid)?.comm ?? ''

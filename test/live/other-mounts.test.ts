@@ -12,6 +12,10 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { execa } from 'execa'
+import type { JobSnapshot } from '../../src/job/snapshot.js'
+import { resolveStorage } from '../../src/job/storage.js'
+import type { JobPlan } from '../../src/plan/job-plan.js'
+import { Views, waysOut } from '../../src/tracer/views.js'
 import { until } from '../helpers/deadline.js'
 import { tryMove } from '../helpers/move.js'
 import { commandPath } from '../helpers/root.js'
@@ -140,6 +144,27 @@ for (const sees of [true, false])
     const led = json.warnings.filter((text: string) => text.includes("by '..' it may come"))
     expect(led.length).toBe(sees ? 0 : 1)
   })
+
+test('of a process that has ended before it is looked at nothing is said of where its directory leads', async ({
+  storage,
+  spawnProgram,
+}) => {
+  const fresh = await storage('ext4')
+  const start = `umount ${fresh.path}; exec ${compileTarget('hold')}`
+  const target = await spawnProgram(['/usr/bin/unshare', ...privately, 'sh', '-e', '-c', start])
+  expect(await target.nextLine()).toBe('ready')
+  const { pid } = target
+  const cwd = { mode: 0o040755 }
+  const unit = { pid, tid: pid, table: undefined, workplace: { pid, tid: pid, cwd, root: undefined }, sameView: false }
+  const plan = { units: [unit], descriptions: [] } as unknown as JobPlan
+  const snapshot = { processes: [{ pid, comm: 'hold' }] } as unknown as JobSnapshot
+  const views = new Views(resolveStorage(fresh.path, 'NEW'), undefined)
+  const warnings = () => waysOut(plan, snapshot, views)
+  expect(warnings()).toHaveLength(1)
+  await target.end()
+  expect(warnings()).toEqual([])
+  views.close()
+})
 
 test('a job that has something else mounted where NEW is watches the files at NEW, from wherever it stands', async ({
   storage,
