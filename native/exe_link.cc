@@ -2,9 +2,9 @@
 #include "exe_link.h"
 
 #include <cstddef>
-#include <optional>
 #include <dirent.h>
 #include <linux/prctl.h>
+#include <optional>
 #include <sched.h>
 #include <sstream>
 #include <sys/mman.h>
@@ -212,7 +212,12 @@ struct Step {
       set = set_map_in_made_namespace(*injector, scratch, scratch + kReception);
     failure.reset();
     if (!set.ok()) failure = set.failure();
-    else if (is_error(*set)) failure = Failure{static_cast<int>(-*set), "prctl", Side::kTracee, tracee().tid(), nullptr, "of the executable"};
+    else if (is_error(*set)) failure = refused(*set, "prctl");
+  }
+
+  /** Of a call that it made. */
+  [[nodiscard]] Failure refused(long error, const char* name) const {
+    return {static_cast<int>(-error), name, Side::kTracee, tracee().tid(), nullptr, "of the executable"};
   }
 
   const Injector* injector;
@@ -242,7 +247,7 @@ void call_all(std::vector<Step>& steps, const char* name, long nr, const Args& a
   for (size_t at = 0; at < calling.size(); at++) {
     Step& step = *calling[at];
     if (!results[at].ok()) step.failure = results[at].failure();
-    else if (is_error(*results[at])) step.failure = Failure{static_cast<int>(-*results[at]), name, Side::kTracee, step.tracee().tid()};
+    else if (is_error(*results[at])) step.failure = step.refused(*results[at], name);
     else step.result = *results[at];
   }
 }

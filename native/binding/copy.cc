@@ -301,7 +301,8 @@ Napi::Uint32Array index_array(Napi::Env env, const std::vector<uint32_t>& indexe
 
 /**
  * settleAll(copies, deadlineUs, 'frozen' | 'running' | 'rehearse') -> {proofs, sizes, patched, sealed}, one number each (proofs and
- * sealed as in their enums), and the indexes {written, unsealed}. A rehearsal goes the same way and touches nothing: what has run before runs faster in the pause.
+ * sealed as in their enums), and the indexes {written, unsealed}. A rehearsal goes the same way and touches nothing: what has run
+ * before runs faster in the pause.
  */
 Napi::Value settle_all(const Napi::CallbackInfo& info) {
   auto list = info[0].As<Napi::Array>();
