@@ -2,6 +2,7 @@
 // Jobs of many processes: selected in every way, across users and namespaces, moved as one or not at all.
 import { existsSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { execa } from 'execa'
+import { native } from '../../src/native.js'
 import { slowness } from '../helpers/deadline.js'
 import { expectRefused, move, tryMove } from '../helpers/move.js'
 import { procState } from '../helpers/proc-state.js'
@@ -16,6 +17,40 @@ function sharedLines(path: string): number[] {
 
 // Emulated, 200 processes take half a minute of pause; a few dozen show the same there.
 const crowd = slowness > 1 ? 40 : 200
+
+/** Opens 300 files and shares their descriptions with three children; all wait for the end of stdin. */
+const familyOf = (directory: string) => `
+import os, sys
+os.chdir('/')
+for n in range(300): os.lseek(os.open(f'${directory}/f{n}', os.O_RDWR | os.O_CREAT, 0o644), n, os.SEEK_SET)
+children = []
+for _ in range(3):
+    pid = os.fork()
+    if pid == 0: break
+    children.append(pid)
+else: print('ready', *children, flush=True)
+sys.stdin.read()`
+
+test('hundreds of descriptions that children share are handed to all of them, and are shared again', async ({
+  storage,
+  spawnProgram,
+}) => {
+  const [old, fresh] = [await storage('ext4'), await storage('ext4')]
+  const target = await spawnProgram(['/usr/bin/python3', '-c', familyOf(old.path)])
+  const [, ...children] = (await target.nextLine()).split(' ').map(Number)
+  const family = [target.pid, ...children]
+  const fds = [...procState(target.pid).fds].filter(([, { link }]) => link.startsWith(`${old.path}/`)).map(([fd]) => fd)
+  expect(fds).toHaveLength(300)
+  await move(family, { old: old.path, new: fresh.path })
+  await old.umount()
+  const members = fds.flatMap((fd) => family.map((pid) => ({ pid, fd })))
+  const groups = native.kcmpGroups(
+    0, // KCMP_FILE
+    Int32Array.from(members, ({ pid }) => pid),
+    Int32Array.from(members, ({ fd }) => fd),
+  )
+  expect([...groups]).toEqual(members.map((_, index) => index - (index % family.length)))
+})
 
 test(`${crowd} processes with ${crowd * 25} fds are moved as one, and nothing is left behind`, async ({
   storage,
